@@ -1,4 +1,4 @@
-"""What a user meets beyond `space.errors`: data, devices, and what happens to a training or a measurement.
+"""Errors that a user may meet beyond those of `space.errors`: data, targets, damaged files, trainings and measurements.
 
 The command line prints each as one line and exits with code 2 (`nas.cli`).
 """
@@ -9,32 +9,32 @@ from space.errors import UserError
 
 
 class DataError(UserError):
-    """Images or labels that are missing, unreadable or contradict each other."""
+    """Images or labels are missing, unreadable or inconsistent."""
 
 
 class TargetError(UserError):
-    """A runtime or device that is unknown or not installed here."""
+    """A runtime or device is unknown, is not available here or does not compute a network correctly."""
 
 
 class DamagedError(UserError):
-    """A file of ours that was cut short or overwritten."""
+    """A file was damaged after it was written: cut short or overwritten."""
 
 
 class TrainingError(UserError):
-    """A training that its own network or recipe ends: trying it again would end the same way."""
+    """A training failed because of its network or recipe: the same training would fail again."""
 
 
 class HaltedError(UserError):
-    """Work that its surroundings broke off: a disk, memory, files, machines. Nothing finished is lost by it."""
+    """Work was interrupted from outside, by a disk, memory, files or machines. Nothing finished is lost."""
 
 
 class BusyError(UserError):
-    """A network that does not fit into the memory that others leave, and would fit into all of it: no verdict on it."""
+    """A network fits into memory, but not into what other processes leave of it: no verdict on the network."""
 
 
 class ExportError(UserError):
-    """A network that cannot be written as a graph that gives what PyTorch gives."""
+    """A network cannot be exported, or its exported form does not compute what PyTorch computes."""
 
 
 class UnmeasuredError(UserError):
-    """A network that a target cannot time or run, although it does others."""
+    """A target cannot time or run a network, although it can time or run others."""

@@ -1,3 +1,3 @@
-"""A network as an ONNX graph (`graph`, with the `rewrites` of some operations), the file `formats` that are made of it,
-and the `comparison` of what they give with PyTorch. `quantized` makes graphs in INT8, `grid` reads where they round.
+"""Export of networks: as an ONNX graph (`graph`, with `rewrites` of some operations) and as files in several `formats`,
+with a `comparison` of their outputs with PyTorch's. `quantized` makes INT8 graphs, `grid` reads where they round.
 """

@@ -1,4 +1,4 @@
-"""A graph's answers beside PyTorch's: logits, and the labels that they give."""
+"""Comparison of a graph's outputs, logits or labels, with PyTorch's."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import nn
 if TYPE_CHECKING:
     from nas.export.formats import Call
 
-SAME_LABELS = 0.999  # least share of pixels with the same label, beyond floating-point ties
-TIE_FP32 = 1e-4  # classes whose logits differ by less than this share of the logits' range are a tie
+SAME_LABELS = 0.999  # least share of pixels with the same label, apart from ties
+TIE_FP32 = 1e-4  # largest difference between two logits that counts as a tie, as a share of the range of logits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far a graph is from PyTorch on one image."""
+    """Differences between a graph and PyTorch on one image."""
 
     max_abs_difference: float | None
-    """Largest difference of logits; None for a graph of labels."""
+    """Largest difference between logits; None for a graph that outputs labels."""
     same_labels: float
-    """Share of pixels with the same label, ties at floating-point level counted as the same."""
+    """Share of pixels with the same label, counting ties as the same."""
 
 
 def compare(logits: torch.Tensor, run: Call, image: torch.Tensor) -> Comparison:
-    """How well what `run` gives for `image` (1, 3, H, W) float32, labels or logits, agrees with PyTorch's `logits`."""
+    """Compare the output of `run` for `image` (1, 3, H, W) float32, labels or logits, with PyTorch's `logits`."""
     output = torch.from_numpy(run(image.contiguous().numpy()))
     if output.ndim == 3:
         return Comparison(max_abs_difference=None, same_labels=same_labels(logits, output))
@@ -35,7 +35,7 @@ def compare(logits: torch.Tensor, run: Call, image: torch.Tensor) -> Comparison:
 
 
 def logits_of(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """Logits (1, C, H, W) of `network` in evaluation mode; its mode is left as it came."""
+    """Logits (1, C, H, W) of `network` in evaluation mode; its own mode is restored."""
     training = network.training
     network.eval()
     try:
@@ -49,8 +49,8 @@ def logits_of(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
 def same_labels(logits: torch.Tensor, labels: torch.Tensor, tie: float = TIE_FP32) -> float:
     """Share of pixels whose label in `labels` (N, H, W) is a best class of `logits` (N, C, H, W).
 
-    A class is best when its logit is the largest or below it by at most `tie` of the whole range of logits: which of
-    two such classes wins is rounding, and an untrained network has many.
+    A class is best if its logit is the largest, or less than the largest by at most the share `tie` of the range of all
+    logits. Rounding decides between two such classes, and an untrained network has many.
     """
     if labels.shape != logits[:, 0].shape:
         return 0.0

@@ -1,7 +1,7 @@
 """ONNX export with static shapes.
 
-The exporter by tracing takes 0.3-0.5 s for networks of our size, the one by `torch.export` 2-5 s. Every timed candidate
-is exported first, so tracing comes first; what it cannot express goes to the slower exporter.
+The exporter based on tracing takes 0.3-0.5 s for networks of our size, the one based on `torch.export` 2-5 s. Every
+timed candidate is exported, so tracing is tried first; networks that it cannot express go to the slower exporter.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from space.paths import require_folded
 OPSET = 17
 INPUT_NAME = "image"
 COARSE = "coarse_logits"
-"""Logits before they are repeated to the size of the image."""
+"""Name of the logits before they are repeated to the size of the image."""
 
 
 def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> bytes:
-    """`network` at one input size (batch 1) as a checked ONNX graph with its weights inside.
+    """`network` at one input `size` (H, W), batch 1, as a checked ONNX graph that contains its weights.
 
-    The input is `image` (1, 3, H, W) float32. The output is `labels` (1, H, W) int64, arg-max inside, or `logits`
-    (1, C, H, W). The network is left as it came.
+    The input is `image` (1, 3, H, W) float32. The output is `labels` (1, H, W) int64, with arg-max in the graph, or
+    `logits` (1, C, H, W). The network is not changed.
 
-    Raises: ExportError when neither exporter can express the network; UserError for one in the form that is trained,
-    not the one that runs.
+    Raises: ExportError when neither exporter can express the network; UserError for a network in its training form
+    instead of the form that runs.
     """
     import onnx
 
@@ -61,9 +61,9 @@ def onnx_bytes(network: nn.Module, size: tuple[int, int], *, labels: bool) -> by
 
 
 def with_labels(graph: bytes) -> bytes:
-    """A graph of `logits` (1, C, H, W) with the arg-max behind it: its output is `labels` (1, H, W) int64.
+    """A graph of `logits` (1, C, H, W) with arg-max appended: its output is `labels` (1, H, W) int64.
 
-    Where a last step repeats the logits, labels are repeated instead of them.
+    If the last step of the graph repeats the logits, the labels are repeated instead.
     """
     import onnx
     from onnx.helper import make_node, make_tensor_value_info
@@ -75,10 +75,10 @@ def with_labels(graph: bytes) -> bytes:
     arg_max = functools.partial(make_node, "ArgMax", axis=1, keepdims=0, select_last_index=0)
     coarse = [place for place, node in enumerate(model.graph.node) if COARSE in node.output]
     if coarse:
-        (spread,) = (each for each in model.graph.initializer if each.name == "logits_spread_Expand_0")
+        (spread,) = (tensor for tensor in model.graph.initializer if tensor.name == "logits_spread_Expand_0")
         _, _, rows, row_step, columns, column_step = to_array(spread).tolist()
         del model.graph.node[coarse[0] + 1 :]
-        kept = [each for each in model.graph.initializer if not each.name.startswith("logits_")]
+        kept = [tensor for tensor in model.graph.initializer if not tensor.name.startswith("logits_")]
         del model.graph.initializer[:]
         model.graph.initializer.extend(kept)
         model.graph.node.append(arg_max([COARSE], ["coarse_labels"]))
@@ -94,7 +94,7 @@ def with_labels(graph: bytes) -> bytes:
 
 
 def _with_repeated_logits(graph: bytes, step: tuple[int, int], size: tuple[int, int]) -> bytes:
-    """A graph of coarse logits (1, C, h, w) with what repeats them `step` times along each axis, up to `size`."""
+    """A graph of coarse logits (1, C, h, w) that repeats them `step` times along each axis, cropped to `size`."""
     import onnx
     from onnx.helper import make_tensor_value_info
 
@@ -114,7 +114,7 @@ def _with_repeated_logits(graph: bytes, step: tuple[int, int], size: tuple[int, 
 def _repeat(
     model: Any, source: str, name: str, shape: Sequence[int], step: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    """Add what makes the tensor `name` (..., H, W) of `source` (..., h, w): no Resize, which has no whole numbers."""
+    """Repeat `source` (..., h, w) to the tensor `name` (..., H, W), without Resize, which does not take integers."""
     import onnx
     from onnx.helper import make_node, make_tensor
 
@@ -122,8 +122,8 @@ def _repeat(
 
     def add(kind: str, read: str, out: str, *numbers: Sequence[int]) -> str:
         names = [f"{out}_{kind}_{index}" for index in range(len(numbers))]
-        for each, values in zip(names, numbers, strict=True):
-            model.graph.initializer.append(make_tensor(each, onnx.TensorProto.INT64, [len(values)], values))
+        for parameter, values in zip(names, numbers, strict=True):
+            model.graph.initializer.append(make_tensor(parameter, onnx.TensorProto.INT64, [len(values)], values))
         model.graph.node.append(make_node(kind, [read, *names], [out]))
         return out
 
@@ -137,12 +137,12 @@ def _repeat(
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a graph is."""
+    """Versions of the libraries that determine the graph."""
     return {"torch": str(torch.__version__)}
 
 
 class _Logits(nn.Module):
-    """The network, as it is traced."""
+    """The network as it is exported: from images to logits, coarse ones if they are repeated later."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class _Logits(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits_of = self.network.coarse_logits if isinstance(self.network, Network) else self.network
-        if torch.compiler.is_exporting():  # the slower exporter refuses the mode, and has adaptive pooling
+        if torch.compiler.is_exporting():  # the slower exporter refuses function modes, and knows adaptive pooling
             return logits_of(image)
         with Rewritten():
             return logits_of(image)
@@ -177,7 +177,7 @@ def _export(module: nn.Module, image: torch.Tensor) -> bytes:
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Exporters print graphs and warn about what is intended here (static shapes, the exporter by tracing)."""
+    """Suppress graphs that exporters print, and warnings about what is intended here: static shapes and tracing."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -190,8 +190,8 @@ def _hushed() -> Iterator[None]:
 
 
 class _Muted(io.StringIO):
-    """Takes what the thread that makes it prints. What others print meanwhile goes on to `others`: a search exports in
-    one thread, and tells of its trainings in another.
+    """Discards what the thread that creates it prints, and passes what other threads print on to `others`: a search
+    exports in one thread while another reports on its trainings.
     """
 
     def __init__(self, others: TextIO) -> None:

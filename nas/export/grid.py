@@ -1,4 +1,4 @@
-"""Where a quantized graph rounds a network's weights and values, and to which steps."""
+"""Where a quantized graph rounds the weights and activations of a network, and to which grid."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ONE_INPUT = {
     "act": ("Relu", "Clip"), "norm": ("BatchNormalization",), "max_pool": ("MaxPool",),
     "average_pool": ("AveragePool",), "resize": ("Resize",), "gate": ("Mul",), "shuffle": ("DepthToSpace",),
 }  # fmt: skip
-"""Kinds of nodes that are one operation of a graph, which first reads what the node first reads."""
+"""Kinds of nodes that become one operation, whose first input is that of the node."""
 _EVERY_INPUT = {"add": "Add", "cat": "Concat"}
-"""Kinds that read as much as their operation; a sum of three is a sum of two and one."""
+"""Kinds of nodes whose operation has the same inputs; a sum of three is exported as a sum of two and the third."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """The numbers that a tensor of activations is rounded to: (n - zero_point) * scale, n in 0..255. Of signed numbers
-    -128 is the first.
+    """The grid that a tensor of activations is rounded to: (n - zero_point) * scale, n in 0..255. Signed integers are
+    shifted so that -128 is n = 0.
     """
 
     scale: float
@@ -37,21 +37,21 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What a network in INT8 rounds."""
+    """Values and weights that an INT8 network rounds."""
 
     values: Mapping[int, Steps]
-    """By the index of the node in the architecture's graph: its value is rounded before anything reads it."""
+    """Grids of values that are rounded before they are read, by index of the node in the architecture's graph."""
     weights: Mapping[str, int]
-    """By the name of the convolution: how many steps its grids have on either side of zero. The largest weight of each
-    output channel is that many."""
+    """Steps on either side of zero of a convolution's weight grid, by name of the convolution. The largest weight of
+    each output channel is this many steps."""
 
 
 def grid_of(network: Network, graph: bytes) -> Grid:
-    """The grid of a quantized `graph` (`Calibrated.quantized`) of a network.
+    """The grid of a network's quantized `graph` (from `Calibrated.quantized`).
 
-    Weights are found for every convolution, values where operations of the graph are those of the network: all that
-    convolutions read and give, and sums, pools, concatenations and resizes between them unless they were exported as
-    something else.
+    Weights are found for every convolution. Values are found where operations of the graph correspond to nodes of the
+    network: all inputs and outputs of convolutions, and sums, pools, concatenations and resizes between them unless
+    they were exported as other operations.
     """
     import onnx
 
@@ -61,22 +61,22 @@ def grid_of(network: Network, graph: bytes) -> Grid:
     assert len(last_of) == len(found.convolutions), (len(last_of), len(found.convolutions))
     values: dict[int, Steps] = {}
     weights: dict[str, int] = {}
-    # Exported, a convolution stands where the last of the norms stood that were made part of it.
+    # In the graph, a convolution takes the place of the last batch norm that was folded into it.
     for convolution, index in zip(found.convolutions, sorted(last_of, key=last_of.__getitem__), strict=True):
-        layer, (given,) = nodes[index], convolution.output
+        layer, (output,) = nodes[index], convolution.output
         assert found.weight_shape(convolution) == tuple(network.layer(layer.name).get_parameter("weight").shape)
         if largest := found.largest_weight(convolution):
             weights[layer.name] = largest
-        if given in found.steps:
-            values[last_of[index]] = found.steps[given]
+        if output in found.steps:
+            values[last_of[index]] = found.steps[output]
         values |= found.values_before(convolution.input[0], layer.inputs[0], nodes)
     return Grid(values=values, weights=weights)
 
 
 def _last_parts(nodes: Sequence[Node]) -> dict[int, int]:
-    """By the index of each convolution, that of the node whose value it gives when it is exported: of itself, or of the
-    last of the norms behind it that become part of it, each of which alone reads what is before it. No norm becomes
-    part of a transposed convolution.
+    """Maps the index of each convolution to that of the node whose value the exported convolution computes: its own, or
+    that of the last batch norm folded into it. Norms that directly follow a convolution, each as the only reader of the
+    value before it, are folded; not into a transposed convolution.
     """
     readers: dict[int, list[Node]] = {node.index: [] for node in nodes}
     for node in reversed(nodes):
@@ -92,12 +92,12 @@ def _last_parts(nodes: Sequence[Node]) -> dict[int, int]:
 
 
 class _Graph:
-    """A quantized graph, to be looked things up in."""
+    """Look-ups in a quantized graph."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         from onnx.numpy_helper import to_array
 
-        self._numbers: dict[str, NDArray[Any]] = {each.name: to_array(each) for each in graph.initializer}
+        self._numbers: dict[str, NDArray[Any]] = {tensor.name: to_array(tensor) for tensor in graph.initializer}
         self._makers = {name: node for node in graph.node for name in node.output}
         self.convolutions = [node for node in graph.node if node.op_type in CONVOLUTIONS]
         self.steps = {
@@ -105,10 +105,10 @@ class _Graph:
             for node in graph.node
             if node.op_type == "QuantizeLinear" and node.input[0] not in self._numbers
         }
-        """Of each tensor that is rounded."""
+        """Grid of each tensor that is rounded, by its name."""
 
     def largest_weight(self, convolution: onnx.NodeProto) -> int:
-        """The largest whole number among its weights; 0 where they are not rounded, or all 0."""
+        """The largest integer among the weights of a convolution; 0 if they are not rounded, or all zero."""
         whole = self._weights(convolution)
         if convolution.input[1] in self._numbers:
             return 0
@@ -116,16 +116,16 @@ class _Graph:
         return int(np.abs(whole.astype(np.int16)).max())
 
     def weight_shape(self, convolution: onnx.NodeProto) -> tuple[int, ...]:
-        """Of its weights, as PyTorch has it."""
+        """Shape of a convolution's weights, as in PyTorch."""
         return self._weights(convolution).shape
 
     def _weights(self, convolution: onnx.NodeProto) -> NDArray[Any]:
-        """Its weights, as whole numbers where they are rounded."""
+        """Weights of a convolution, as integers if they are rounded."""
         name = convolution.input[1]
         return self._numbers[name if name in self._numbers else self._makers[name].input[0]]
 
     def values_before(self, tensor: str, index: int, nodes: Sequence[Node]) -> dict[int, Steps]:
-        """What is rounded on the way to a `tensor` that is the value of the node of this index."""
+        """Grids of the values rounded on the way to `tensor`, which is the value of the node number `index`."""
         values: dict[int, Steps] = {}
         left = [(tensor, index)]
         while left:
@@ -137,7 +137,7 @@ class _Graph:
         return values
 
     def _read_by(self, made: str, node: Node) -> Iterator[tuple[str, int]]:
-        """The tensors and the nodes that are read to make a tensor, which is the value of `node`."""
+        """Tensors that are read to make the tensor `made`, the value of `node`, and the nodes that compute them."""
         if node.kind == "dropout":
             yield made, node.inputs[0]
             return
@@ -154,7 +154,7 @@ class _Graph:
             yield from zip(read, node.inputs, strict=True)
 
     def _rounded(self, read: str) -> str:
-        """The tensor as it was before it was rounded."""
+        """The tensor before rounding."""
         maker = self._makers.get(read)
         if maker is None or maker.op_type != "DequantizeLinear":
             return read

@@ -1,17 +1,18 @@
-"""Post-training quantization of an ONNX graph to INT8, by ONNX Runtime's tools.
+"""Post-training quantization of an ONNX graph to INT8, with ONNX Runtime's tools.
 
-What comes out is a graph of float operations between pairs of QuantizeLinear and DequantizeLinear (QDQ), which ONNX
-Runtime, OpenVINO and TensorRT compute in INT8 where they can. Weights are INT8 per channel, activations have one range
-per tensor, seen on calibration images.
+The result is a graph of float operations between pairs of QuantizeLinear and DequantizeLinear (QDQ), which ONNX
+Runtime, OpenVINO and TensorRT compute in INT8 where they can. Weights are INT8 per output channel; activations have one
+range per tensor, observed on calibration images.
 
-Convolutions are quantized first. Whether sums, pools, concatenations and resizes between them gain anything differs by
-network and runtime, so that is asked for; arg-max and the last resize of logits to the input size always stay as they
-are: their input decides the labels.
+Convolutions are quantized first. Whether it pays to quantize sums, pools, concatenations and resizes between them
+depends on the network and the runtime, so that is an option. Arg-max and the last resize of logits to the input size
+are never quantized: their input decides the labels.
 
-On a CPU activations are UINT8 with a zero point and biases INT32. What TensorRT reads for a GPU is symmetric: INT8
-around zero, biases in floating point, and pairs only before what is quantized, so that it can fuse what follows
-(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html). Convolutions of
-fewer than `FEWEST_CHANNELS` channels stay in floating point there: for some of them it has no INT8 kernel, and fails.
+On a CPU, activations are UINT8 with a zero point and biases INT32. For a GPU, as TensorRT reads it, quantization is
+symmetric: INT8 around zero, biases in floating point, and QDQ pairs only before quantized operations, so that TensorRT
+can fuse what follows (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html).
+Convolutions with fewer than `FEWEST_CHANNELS` input channels stay in floating point there, because TensorRT has no INT8
+kernel for some of them and fails.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ Image = NDArray[np.float32]  # (1, 3, H, W), as the network sees it
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 BETWEEN = ("Add", "MaxPool", "AveragePool", "Concat", "Resize", "Relu", "Mul")
-"""What may be quantized together with the convolutions around it."""
-FEWEST_CHANNELS = 4  # that a filter reads: INT8 kernels of a GPU take them by fours
+"""Operations that may be quantized together with the convolutions around them."""
+FEWEST_CHANNELS = 4  # input channels of a filter: INT8 kernels of a GPU read them in groups of four
 
 
 def graph_in(
     precision: str, network: torch.nn.Module, image: torch.Tensor, *, on_gpu: bool = False, elsewhere: bool = False
 ) -> bytes:
-    """The graph of labels to time `network` by in a precision, for images of the size of `image` (1, 3, H, W).
+    """The graph from images of the size of `image` (1, 3, H, W) to labels that `network` is timed by in a precision.
     `on_gpu` and `elsewhere` are as in `weight_steps`.
 
-    In int8 its convolutions are quantized with the ranges that `image` gives: a network's time does not depend on them,
-    its labels do. What is deployed is calibrated on real images (`nas.quantization`).
+    In int8 its convolutions are quantized with the ranges found on `image`: the latency does not depend on ranges, only
+    the labels do. Networks to be deployed are calibrated on real images (`nas.quantization`).
     """
     height, width = image.shape[-2:]
     graph = onnx_bytes(network, (height, width), labels=True)
@@ -59,15 +60,15 @@ def graph_in(
 
 
 class Calibrated:
-    """A graph and the ranges of its activations, from which it is quantized in as many ways as wanted."""
+    """A graph and the ranges of its activations, from which differently quantized graphs are made."""
 
     def __init__(self, graph: bytes, images: Iterable[Image]) -> None:
-        """`graph` has the input `image`; each of the calibration `images` is run through it once."""
+        """`graph` has the input `image`. Each of the calibration `images` is run through it once."""
         self._model = _prepared(graph)
         self._ranges = _ranges(self._model, images)
 
     def with_weights_of(self, graph: bytes) -> Calibrated:
-        """The same ranges for a `graph` of the same network with other weights."""
+        """The same ranges with a `graph` of the same network with other weights."""
         other = copy.copy(self)
         other._model = _prepared(graph)
         assert [node.output for node in other._model.graph.node] == [node.output for node in self._model.graph.node]
@@ -75,15 +76,15 @@ class Calibrated:
 
     @property
     def convolutions(self) -> tuple[str, ...]:
-        """Names of the convolutions, in the order of the graph."""
+        """Names of the convolutions in the order of the graph."""
         return tuple(node.name for node in self._model.graph.node if node.op_type in CONVOLUTIONS)
 
     def quantized(
         self, *, between: bool = False, kept: Collection[str] = (), on_gpu: bool = False, elsewhere: bool = False
     ) -> bytes:
-        """The graph with its convolutions in INT8, and what lies `between` them too where that is wanted.
+        """The graph with its convolutions in INT8; with `between`, also the operations between them.
 
-        `kept` are names of convolutions that stay in floating point. `on_gpu` and `elsewhere` are as in `weight_steps`.
+        `kept`: names of convolutions that stay in floating point. `on_gpu` and `elsewhere` are as in `weight_steps`.
         """
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -99,7 +100,7 @@ class Calibrated:
                 reduce_range=weight_steps(on_gpu=on_gpu, elsewhere=elsewhere) < 127,
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QInt8 if on_gpu else QuantType.QUInt8,
-                tensors_range=copy.deepcopy(self._ranges),  # it is changed where activations are quantized
+                tensors_range=copy.deepcopy(self._ranges),  # the quantizer changes it
                 nodes_to_quantize=[],
                 nodes_to_exclude=[*kept, *_deciding(model), *(_of_few_channels(model) if on_gpu else ())],
                 op_types_to_quantize=kinds,
@@ -113,17 +114,18 @@ class Calibrated:
 
 
 def weight_steps(*, on_gpu: bool = False, elsewhere: bool = False) -> int:
-    """How many steps the grid of a weight has on either side of zero: 127, or 64 where this processor adds products of
-    8-bit numbers in 16 bits, which would overflow, or where a graph runs `elsewhere`, on one that may. No GPU does.
+    """Steps on either side of zero in the grid of a weight: 127, or 64 on processors that sum products of 8-bit numbers
+    in 16 bits, which would overflow. `elsewhere`: the graph will run on another processor, which may be such a one. No
+    GPU is.
     """
     return 127 if on_gpu or not (elsewhere or saturates()) else 64
 
 
 def multiply_adds(graph: bytes) -> dict[str, int]:
-    """Multiply-adds of each convolution of a graph with static shapes, by its name."""
+    """Multiply-adds of each convolution in a graph with static shapes, by name."""
     inferred = _loaded(graph).graph
-    shapes = {each.name: _shape(each) for each in (*inferred.value_info, *inferred.input, *inferred.output)}
-    weights = {each.name: tuple(each.dims) for each in inferred.initializer}
+    shapes = {value.name: _shape(value) for value in (*inferred.value_info, *inferred.input, *inferred.output)}
+    weights = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     counts = {}
     for node in inferred.node:
         if node.op_type in CONVOLUTIONS:
@@ -137,7 +139,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _prepared(graph: bytes) -> onnx.ModelProto:
-    """The graph with shapes of all tensors, and a name for every node."""
+    """The graph with the shapes of all tensors and a name for every node."""
     model = _loaded(graph)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
@@ -145,21 +147,21 @@ def _prepared(graph: bytes) -> onnx.ModelProto:
 
 
 def _loaded(graph: bytes) -> onnx.ModelProto:
-    """The graph with shapes of all tensors, in which weights are read where they are.
+    """The graph with the shapes of all tensors, and with weights read directly.
 
-    The exporter keeps equal ones once and has the others read a copy of them, which would be quantized while it runs,
-    and per tensor.
+    The exporter stores equal weights once and lets other nodes read an Identity of them, which would be quantized at
+    run time and per tensor.
     """
     import onnx
 
     model = onnx.load_from_string(graph)
-    kept = {each.name for each in model.graph.initializer}
+    kept = {tensor.name for tensor in model.graph.initializer}
     copies = {node.output[0]: node for node in model.graph.node if node.op_type == "Identity" and node.input[0] in kept}
     for node in copies.values():
         model.graph.node.remove(node)
     for node in model.graph.node:
         node.input[:] = [copies[name].input[0] if name in copies else name for name in node.input]
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)  # sizes of a Resize are computed in the graph
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)  # the graph computes sizes of Resize nodes
 
 
 def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:
@@ -170,7 +172,7 @@ def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:
         file = Path(folder) / "graph.onnx"
         onnx.save_model(model, str(file))
         augmented = str(Path(folder) / "augmented.onnx")
-        # One odd image does not widen a range for all.
+        # With a moving average, one unusual image does not widen a range.
         calibrator = MinMaxCalibrater(str(file), [*CONVOLUTIONS, *BETWEEN], augmented, moving_average=True)
         calibrator.augment_graph()
         calibrator.infer_session = _session(augmented)
@@ -179,8 +181,8 @@ def _ranges(model: onnx.ModelProto, images: Iterable[Image]) -> Any:
 
 
 def _session(file: str) -> Any:
-    """What runs a graph as it is written. In a process whose sessions share their threads, as those that time do, ONNX
-    Runtime makes no session with threads of its own, and elsewhere none without.
+    """A session that runs a graph unoptimized. In a process whose sessions share one thread pool, such as a measuring
+    process, ONNX Runtime refuses sessions with threads of their own; elsewhere it refuses sessions without.
     """
     import onnxruntime
 
@@ -196,7 +198,7 @@ def _session(file: str) -> Any:
 
 
 class _Reader:
-    """Calibration images as ONNX Runtime asks for them."""
+    """Calibration images in the form that ONNX Runtime reads."""
 
     def __init__(self, images: Iterable[Image]) -> None:
         self._images = iter(images)
@@ -207,17 +209,17 @@ class _Reader:
 
 
 def _deciding(model: onnx.ModelProto) -> Sequence[str]:
-    """Nodes behind the last convolution: the labels are decided there, at a handful of classes."""
+    """Names of the nodes after the last convolution, which decide the labels."""
     nodes = list(model.graph.node)
     last = max((index for index, node in enumerate(nodes) if node.op_type in CONVOLUTIONS), default=-1)
     return [node.name for node in nodes[last + 1 :]]
 
 
 def _sort(graph: onnx.GraphProto) -> None:
-    """Every node behind those that it reads, as ONNX asks for, which the tools leave at the end; else as they were."""
+    """Move every node behind those that it reads, as ONNX requires; the tools append new nodes at the end."""
     makers = {name: node for node in graph.node for name in node.output}
     waiting = list(graph.node)[::-1]
-    placed: dict[str, onnx.NodeProto] = {}  # by the first output
+    placed: dict[str, onnx.NodeProto] = {}  # by first output
     while waiting:
         node = waiting[-1]
         read = [makers[name] for name in node.input if name in makers and makers[name].output[0] not in placed]
@@ -229,14 +231,14 @@ def _sort(graph: onnx.GraphProto) -> None:
 
 
 def _of_few_channels(model: onnx.ModelProto) -> Sequence[str]:
-    """Convolutions whose filters read so few channels that a GPU may have no INT8 kernel: of images, and depthwise."""
-    read = {each.name: each.dims[1] for each in model.graph.initializer if len(each.dims) > 1}
+    """Names of convolutions, on images or depthwise, with so few input channels that a GPU may have no INT8 kernel."""
+    read = {tensor.name: tensor.dims[1] for tensor in model.graph.initializer if len(tensor.dims) > 1}
     return [node.name for node in model.graph.node if node.op_type == "Conv" and read[node.input[1]] < FEWEST_CHANNELS]
 
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """The tools advise steps by the logger of everybody."""
+    """Suppress advice that the tools write to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,16 +1,16 @@
-"""Operations that are exported as others which give the same, since runtimes are slow at them or refuse them.
+"""Operations that are exported as equivalent ones, because runtimes are slow at them or exporters refuse them.
 
-Adaptive average pooling is two matrix products: the exporter refuses grids that do not divide the feature map. Each
-axis is pooled alone, so pooling equals a product with one constant matrix per axis. Of the whole map it stays a global
-pooling, which keeps the layout that ONNX Runtime's convolutions use.
+Adaptive average pooling becomes two matrix products, because the exporter refuses grids that do not divide the feature
+map. Each axis is pooled separately, so pooling equals multiplying by one constant matrix per axis. Pooling the whole
+map remains a global pooling, which keeps the layout that ONNX Runtime's convolutions use.
 
-PReLU is `a x + (1 - a) relu(x)`. ONNX Runtime's own PRelu branches on the sign of every value and leaves the layout
-its convolutions use: its time depends on the image, and a network with it takes up to twice as long. The sum has no
-branches, and OpenVINO is as fast with it as with its own.
+PReLU becomes `a x + (1 - a) relu(x)`. ONNX Runtime's own PRelu branches on the sign of every value and leaves the
+layout of its convolutions: its time depends on the image, and a network with it takes up to twice as long. The sum has
+no branches, and OpenVINO runs it as fast as its own PRelu.
 
-Linear and cubic shrinking to a half or a quarter is made of average pools, to anything else of two matrix products:
-ONNX Runtime's own cubic Resize of an image takes up to a quarter of the latency of a SwiftNet pyramid. A single pixel,
-such as the mean of a map, becomes as large as what it joins by being repeated.
+Linear and cubic shrinking by an even factor, such as to a half or a quarter, becomes average pooling; other shrinking
+becomes two matrix products. ONNX Runtime's own cubic Resize of an image takes up to a quarter of the latency of a
+SwiftNet pyramid. A single pixel, such as the mean of a map, is enlarged by repeating it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Rewritten(TorchFunctionMode):
-    """While it is active, adaptive average pooling, PReLU and resizing are computed in those other ways."""
+    """While this mode is active, adaptive average pooling, PReLU and resizing are computed in these other ways."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is nn.functional.adaptive_avg_pool2d:
@@ -51,7 +51,7 @@ def _adaptive_average_pool(
 
 
 def _prelu(x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """`slopes` (C) or (1), for `x` (N, C, H, W)."""
+    """PReLU of `x` (N, C, H, W) with `slopes` (C) or (1)."""
     slope = slopes.view(1, -1, 1, 1)
     return slope * x + (1 - slope) * x.relu()
 
@@ -64,8 +64,8 @@ def _interpolate(
     align_corners: bool | None = None,
     **others: Any,
 ) -> Any:
-    """`torch.nn.functional.interpolate`, written as something faster where it shrinks by linear or cubic interpolation,
-    or has one pixel to interpolate from.
+    """`torch.nn.functional.interpolate`, computed faster if it shrinks by linear or cubic interpolation or enlarges a
+    single pixel.
     """
     before = tuple(int(length) for length in x.shape[-2:])
     fits = mode in ("bilinear", "bicubic") and isinstance(size, tuple) and not any(others.values())
@@ -84,17 +84,17 @@ def _interpolate(
 
 
 def _linearly_shrunk(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """Every new pixel is the mean of the two middle ones of an even `factor`, on each axis."""
+    """Shrink by an even `factor`: on each axis, a new pixel is the mean of the two middle ones of `factor` pixels."""
     first = factor // 2 - 1
     return nn.functional.avg_pool2d(x[..., first:, first:] if first else x, 2, stride=factor)
 
 
 def _cubically_shrunk(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """Every new pixel is halfway between the two middle ones of an even `factor`, on each axis: 11/8 of their mean less
-    3/8 of that of the four around it.
+    """Shrink by an even `factor`: on each axis, a new pixel lies halfway between the two middle ones of `factor`
+    pixels. It is 11/8 of their mean minus 3/8 of the mean of the four nearest pixels.
     """
     pool, first = nn.functional.avg_pool2d, factor // 2 - 2
-    if first < 0:  # beyond the edges lie the pixels there; the exporter writes no padding of lengths that are known
+    if first < 0:  # repeat the edges: padding would not be exported with constant lengths
         x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], -2)
         x = torch.cat([x[..., :1], x, x[..., -1:]], -1)
     else:
@@ -104,7 +104,7 @@ def _cubically_shrunk(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def _interpolation_matrix(length: int, new: int, mode: str, align_corners: bool) -> torch.Tensor:
-    """(new, length): interpolation along one axis, as PyTorch does it without antialiasing."""
+    """Matrix (new, length) that interpolates along one axis, as PyTorch does without antialiasing."""
     if align_corners:
         place = np.arange(new) * ((length - 1) / max(new - 1, 1))
     else:
@@ -119,15 +119,15 @@ def _interpolation_matrix(length: int, new: int, mode: str, align_corners: bool)
 
 
 def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights of pixels at distances of up to 2: Keys' kernel (doi 10.1109/TASSP.1981.1163711)."""
-    a = -0.75  # PyTorch's
+    """Weights of pixels at a distance of up to 2: the kernel of Keys (doi 10.1109/TASSP.1981.1163711)."""
+    a = -0.75  # as in PyTorch
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return np.where(distance <= 1, near, far)
 
 
 def _pooling_matrix(length: int, cells: int) -> torch.Tensor:
-    """Cell i averages positions floor(i * length / cells) up to ceil((i + 1) * length / cells), as PyTorch does."""
+    """Matrix (cells, length): cell i averages positions floor(i * length / cells) to ceil((i + 1) * length / cells)."""
     matrix = np.zeros((cells, length), dtype=np.float32)
     for cell in range(cells):
         first, last = cell * length // cells, -(-(cell + 1) * length // cells)

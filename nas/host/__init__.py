@@ -1,1 +1,1 @@
-"""What the host gives this process: processor cores and memory, as containers and batch systems limit them too."""
+"""What the host gives this process: processor cores and memory, within the limits of containers and batch systems."""

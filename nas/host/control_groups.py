@@ -1,4 +1,4 @@
-"""Control groups of the kernel, by which containers and batch systems limit a process; both versions of them."""
+"""Control groups of the kernel (versions 1 and 2), by which containers and batch systems limit a process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def control_groups(controller: str, groups: Path = GROUPS, mounts: Path = MOUNTS
     """Folders of the groups around this process that a controller (cpu, memory) may limit, from the innermost outward,
     and whether they are of version 1 (cgroups(7)). `groups` and `mounts` are where the kernel shows them.
 
-    In a container the path that the kernel tells may be that of the host, which is not there; the mount's own root is
-    then the container's group.
+    In a container, the path that the kernel reports may be that of the host, which does not exist inside; the root of
+    the mount is then the container's group.
     """
     for line in text_of(groups).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -27,7 +27,7 @@ def control_groups(controller: str, groups: Path = GROUPS, mounts: Path = MOUNTS
 
 
 def text_of(file: Path) -> str:
-    """What a file of the kernel says; nothing where there is none."""
+    """Text of a file of the kernel; empty if it does not exist."""
     try:
         return file.read_text("utf-8", errors="replace")
     except OSError:

@@ -1,7 +1,8 @@
-"""How many processor cores this process may use: those that it is kept to, and no more than a container's quota.
+"""Number of processor cores that this process may use: those that it is pinned to, at most a container's quota.
 
-`os.cpu_count()` counts the machine, and a pinned process or a container (`docker run --cpus 2`, Kubernetes, a batch
-system) has less of it. More threads than cores only wait for each other, and are stopped in the middle of a timing.
+`os.cpu_count()` counts the cores of the machine, of which a pinned process or a container (`docker run --cpus 2`,
+Kubernetes, a batch system) has fewer. Threads beyond the number of cores only wait for each other, and are stopped in
+the middle of a timing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from nas.host.control_groups import GROUPS, MOUNTS, control_groups, text_of
 
 
 def usable_cores(groups: Path = GROUPS, mounts: Path = MOUNTS) -> int:
-    """Cores of this process, at least one: the lesser of its affinity and the quotas of its control groups.
+    """Number of cores of this process, at least 1: the least of its affinity and the quotas of its control groups.
 
     `groups` and `mounts` are where the kernel shows control groups.
     """
@@ -23,7 +24,7 @@ def usable_cores(groups: Path = GROUPS, mounts: Path = MOUNTS) -> int:
 
 
 def _quotas(groups: Path, mounts: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group around this process allows."""
+    """Processor time that each control group around this process allows, in cores."""
     for folder, version_1 in control_groups("cpu", groups, mounts):
         if version_1:
             words = [text_of(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]

@@ -1,4 +1,4 @@
-"""A home folder for libraries that ask for one."""
+"""A home folder for libraries that require one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def some_home() -> Iterator[None]:
-    """Lets libraries be loaded that ask where the user's home is and end where nobody knows, as in a container whose
-    user has no entry: they are told the folder of temporary files. (OpenVINO's telemetry asks as it is imported.)
+    """Import libraries here that fail if the user has no home folder, as in a container whose user has no entry: for
+    them it is the folder of temporary files. (OpenVINO's telemetry looks for it on import.)
     """
     if is_known():
         yield
@@ -24,11 +24,11 @@ def some_home() -> Iterator[None]:
 
 
 def keep_some_home() -> None:
-    """The same for the rest of this process and for those that it starts (each of Ray's asks as it begins)."""
+    """The same for the rest of this process and processes that it starts, such as Ray's, which each look for a home."""
     if not is_known():
         os.environ["HOME"] = tempfile.gettempdir()
 
 
 def is_known() -> bool:
-    """Whether anybody knows where the user's home is."""
+    """Whether the user has a home folder."""
     return os.path.expanduser("~") != "~"

@@ -1,7 +1,7 @@
-"""Networks that are refused before they are built, because they need more memory than there is.
+"""Refusal of networks that need more memory than there is, before they are built.
 
-What is needed is counted (`space.count.memory`): a lower bound, since libraries take room of their own. So what is
-refused could not have been built, and what is let through may still be too much.
+The memory needed is counted by `space.count.memory`. It is a lower bound, since libraries take memory of their own: a
+network that is refused could not have been built, and one that is accepted may still be too large.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from space.count import memory
 from space.errors import ArchitectureError, UserError
 from space.scale import NARROWEST, bisected, scale_width
 
-SMALLEST_INPUT = 16  # pixels of a side that is still proposed
+SMALLEST_INPUT = 16  # shortest side, in pixels, of an input that is proposed instead
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """Memory of another host, as it tells."""
+    """Memory of another host, as reported by it."""
 
     host: str
     free_bytes: int
     whole_bytes: int
-    """If nobody else takes any."""
+    """Memory that would be free if no other process used any."""
 
 
 def require_inference(
@@ -42,10 +42,10 @@ def require_inference(
     there: Room | None = None,
     how: str = "",
 ) -> None:
-    """Refuse a network that cannot be run on one image of `size` (height, width): on a device of this machine, or on
-    the CPU `there`. `how`: in words, what it is run for.
+    """Refuse a network that has too little memory to run on one image of `size` (height, width), on a device of this
+    machine or on the CPU of the host `there`. `how`: words about the purpose, for the message.
 
-    Raises: `kind` with what would do, or BusyError where others hold the memory that it needs.
+    Raises: `kind`, proposing what would fit; BusyError when other processes hold the memory that it needs.
     """
 
     def needed(narrowed: Architecture, smaller: Size) -> int:
@@ -55,8 +55,8 @@ def require_inference(
 
 
 def images_at_once(architecture: Architecture, size: Size, num_classes: int, *, most: int, device: str = "cpu") -> int:
-    """How many images of `size` (height, width), at most `most`, a network may be run on at a time with the memory that
-    is free: one at least, of which `require_inference` says whether it fits.
+    """Number of images of `size` (height, width), at most `most`, that the free memory allows in one batch. At least 1:
+    `require_inference` checks whether a single image fits.
     """
     return fitting_batch(memory(architecture, size, num_classes).inference_bytes, most, device) or 1
 
@@ -70,10 +70,10 @@ def require_training(
     device: str = "cpu",
     encoder: bool = False,
 ) -> None:
-    """Refuse a network that cannot be trained, or of which the encoder alone cannot, on batches of crops of `size`
-    (height, width).
+    """Refuse a network that has too little memory to be trained on batches of crops of `size` (height, width). With
+    `encoder`, only the encoder is trained.
 
-    Raises: ArchitectureError with what would do, or BusyError where others hold the memory that it needs.
+    Raises: ArchitectureError, proposing what would fit; BusyError when other processes hold the memory that it needs.
     """
 
     def needed(narrowed: Architecture, smaller: Size) -> int:
@@ -87,7 +87,7 @@ def require_training(
 
 
 def fitting_batch(needed: Callable[[int], int], most: int, device: str) -> int:
-    """The largest batch up to `most` images for whose bytes there is memory on a device of this machine; 0 for none."""
+    """The largest batch of at most `most` images that fits into the free memory of a device; 0 if none does."""
     free = free_bytes(device)
     return next((batch for batch in range(most, 0, -1) if needed(batch) <= free), 0)
 
@@ -105,22 +105,22 @@ def _require(
     bytes_needed, free = needed(architecture, size), there.free_bytes if there else free_bytes(device)
     if bytes_needed <= free:
         return
-    whose = there.host if there else device
-    where = "of memory" if whose == "cpu" else f"of {whose}'s memory"
-    came = (
+    owner = there.host if there else device
+    where = "of memory" if owner == "cpu" else f"of {owner}'s memory"
+    got = (
         f"{architecture.key} at {size[0]}x{size[1]}{how}, which needs {_gigabytes(bytes_needed)} or more, with "
         f"{_gigabytes(free)} {where} free"
     )
     largest = instead + _largest(architecture, size, lambda one, other: needed(one, other) <= free)
     if bytes_needed <= (there.whole_bytes if there else whole_bytes(device)):
         raise BusyError(
-            f"expected a network that fits into memory, got {came}; end what else holds it, or use {largest}"
+            f"expected a network that fits into memory, got {got}; end other processes that hold it, or use {largest}"
         )
-    raise kind(f"expected a network that fits into memory, got {came}; use {largest}")
+    raise kind(f"expected a network that fits into memory, got {got}; use {largest}")
 
 
 def _largest(architecture: Architecture, size: Size, fits: Callable[[Architecture, Size], bool]) -> str:
-    """In words: the largest input of the same shape that would do, or the largest width where none does."""
+    """In words: the largest input of the same shape that fits, or the largest width if no input does."""
 
     def scaled(factor: float) -> Size:
         return max(1, math.floor(size[0] * factor)), max(1, math.floor(size[1] * factor))

@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them."""
+"""Processes that do not outlive their parent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel kill this process when its `parent`, the one of that number, is gone."""
+    """Have the kernel kill this process when its parent ends. `parent`: process ID of the parent."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before we asked to go with it
+    if os.getppid() != parent:  # it ended before this call
         os._exit(0)

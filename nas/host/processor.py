@@ -1,4 +1,4 @@
-"""What the processor can compute in lower precision, by its flags, and a GPU, by its compute capability."""
+"""Support for lower precision, of the processor by its flags and of a GPU by its compute capability."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import platform
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-INT8_DOTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # products of 8-bit numbers summed in 32 bits
+INT8_DOTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # they sum products of 8-bit numbers in 32 bits
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")
-TENSOR_CORES = {"fp16": (7, 0), "int8": (7, 2)}  # from which compute capability on
+TENSOR_CORES = {"fp16": (7, 0), "int8": (7, 2)}  # least compute capability with tensor cores for a precision
 X86 = ("x86_64", "AMD64")
 
 
 @functools.cache
 def flags() -> frozenset[str]:
-    """Instruction sets by the kernel's names; empty where it does not tell."""
+    """Instruction sets by the kernel's names; empty if it does not report them."""
     try:
         lines = CPUINFO.read_text("utf-8", errors="replace").splitlines()
     except OSError:
@@ -26,17 +26,17 @@ def flags() -> frozenset[str]:
 
 
 def saturates() -> bool:
-    """Whether sums of two products of 8-bit numbers are kept in 16 bits, as on x86 without VNNI, and may overflow."""
+    """Whether the processor sums two products of 8-bit numbers in 16 bits, which may overflow, as x86 without VNNI."""
     return platform.machine() in X86 and not flags() & set(INT8_DOTS)
 
 
 def has_bf16() -> bool:
-    """Whether it computes in bfloat16."""
+    """Whether the processor computes in bfloat16."""
     return bool(flags() & set(BF16))
 
 
 def precision_words(precision: str) -> str:
-    """What a precision can be expected to bring here; empty for full precision."""
+    """What to expect of a precision on this processor, in words; empty for full precision."""
     if precision == "int8":
         found = [name for name in INT8_DOTS if name in flags()]
         if found:
@@ -46,7 +46,7 @@ def precision_words(precision: str) -> str:
 
 
 def gpu_precision_words(precision: str, capability: tuple[int, int]) -> str:
-    """The same of an NVIDIA GPU of a compute capability; empty for full precision."""
+    """What to expect of a precision on an NVIDIA GPU, in words; empty for full precision."""
     if precision not in TENSOR_CORES:
         return ""
     first = TENSOR_CORES[precision]

@@ -1,5 +1,5 @@
-"""How much memory there is: of the machine, of a GPU, and of what containers and limits leave of it to this process.
-A process that shares a GPU with others of ours keeps to its share. And whether an error says that it is short.
+"""Available memory of the machine or a GPU, within the limits of containers and of this process, and whether an error
+means that memory is short. A process that shares a GPU with other processes of this package keeps to its share.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 
 from nas.host.control_groups import control_groups, text_of
 
-UNLIMITED = 2**60  # bytes from which on a limit is none
-SHARED = 0.9  # of a GPU's memory that several processes divide: libraries need the rest, once for each
+UNLIMITED = 2**60  # bytes; a limit of at least this means no limit
+SHARED = 0.9  # share of a GPU's memory that several processes divide; libraries need the rest, once per process
 SHORTAGE = re.compile(
     r"^MemoryError|out of memory|can't allocate memory|cannot allocate memory(?! in static tls)|unable to allocate|"
     r"bad_alloc|cublas_status_alloc_failed|can't start new thread",
     re.I,
 )
 UNMAPPED = "failed to map segment from shared object"
-"""What the loader says where `ulimit -v` leaves no room for a library, and also of one on a disk mounted `noexec`."""
+"""Message of the loader if `ulimit -v` leaves no room for a library, but also for a library on a `noexec` disk."""
 
 
 def free_bytes(device: str = "cpu") -> int:
-    """What this process may still take, of the machine's memory or of a GPU's (`cuda:1`), what PyTorch keeps there for
-    its next tensors included.
+    """Bytes that this process may still allocate in the machine's memory or in that of a GPU (`cuda:1`), including
+    memory that PyTorch has reserved there.
     """
     if device != "cpu":
         import torch
@@ -37,7 +37,7 @@ def free_bytes(device: str = "cpu") -> int:
 
 
 def whole_bytes(device: str = "cpu") -> int:
-    """What a process may take at most, if nobody else takes any."""
+    """Bytes that a process may allocate at most, if no other process uses any."""
     if device != "cpu":
         import torch
 
@@ -46,8 +46,8 @@ def whole_bytes(device: str = "cpu") -> int:
 
 
 def hold_to_share(device: str, count: int) -> None:
-    """Keep this process to its share of a GPU's memory, of which `count` processes have one each: what takes more than
-    that ends by itself, and not by chance one of the others.
+    """Limit this process to its share of a GPU's memory, if `count` processes share the GPU: then a process that needs
+    more fails itself, instead of an arbitrary one of the others.
     """
     if device != "cpu" and count > 1:
         import torch
@@ -56,32 +56,32 @@ def hold_to_share(device: str, count: int) -> None:
 
 
 def _share_of(device: str) -> float:
-    """Of a GPU's memory, that this process may take: all of it, or what `hold_to_share` says, where PyTorch tells."""
+    """Share of a GPU's memory that this process may allocate, as `hold_to_share` set it; 1 if PyTorch cannot tell."""
     import torch
 
-    tells = getattr(torch.cuda, "get_per_process_memory_fraction", None)
-    return float(tells(torch.device(device).index)) if tells else 1.0
+    fraction_of = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    return float(fraction_of(torch.device(device).index)) if fraction_of else 1.0
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory is short: this process's or, in its words, another's."""
+    """Whether an error means that memory is short, in this process or, by its message, in another one."""
     return isinstance(error, MemoryError) or bool(line_of_shortage(str(error)))
 
 
 def line_of_shortage(words: str) -> str:
-    """The line of an error's words, which may be a traceback, that says that memory is short; empty where none does."""
+    """The line of an error's message, possibly a traceback, that reports a shortage of memory; empty if none does."""
     limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     short = (line for line in words.splitlines() if SHORTAGE.search(line) or (limited and UNMAPPED in line))
     return next((line.strip() for line in short), "")
 
 
 def resident_bytes() -> int:
-    """What this process has in memory."""
+    """Bytes of this process that are in memory."""
     return _pages()[1]
 
 
 def virtual_bytes() -> int:
-    """What this process has mapped, which `ulimit -v` counts."""
+    """Bytes that this process has mapped, which `ulimit -v` limits."""
     return _pages()[0]
 
 
@@ -92,7 +92,7 @@ def _machine(name: str) -> Iterator[int]:
 
 
 def _groups(*, free: bool) -> Iterator[int]:
-    """Limits of the control groups around this process."""
+    """Bytes that each control group around this process allows in all, or with `free` still allows."""
     for folder, version_1 in control_groups("memory"):
         limit, used = ("limit_in_bytes", "usage_in_bytes") if version_1 else ("max", "current")
         allowed = text_of(folder / f"memory.{limit}").strip()
@@ -102,13 +102,13 @@ def _groups(*, free: bool) -> Iterator[int]:
 
 
 def _cached(group: Path) -> int:
-    """Bytes of files that the kernel keeps for the group, and drops when memory is asked for."""
+    """Bytes of file cache in a group, which the kernel drops when memory is needed."""
     found = re.search(r"^(?:total_)?inactive_file (\d+)$", text_of(group / "memory.stat"), re.M)
     return int(found[1]) if found else 0
 
 
 def _own_limits(*, free: bool) -> Iterator[int]:
-    """`ulimit -v` and `ulimit -d`."""
+    """Bytes that `ulimit -v` and `ulimit -d` allow in all, or with `free` still allow."""
     for kind, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY:

@@ -1,7 +1,8 @@
-"""Timing candidates of which some cannot be timed: labels that differ, a runtime's refusal, too much memory.
+"""Timing candidates some of which cannot be timed, because of wrong labels, a runtime's refusal or too little memory.
 
-One of them says nothing about the others, nor about the target. Whatever could not be timed is tried once more, alone.
-When that fails too, a network that every target can time tells whose fault it is.
+A failure of one candidate says nothing about the others, nor about the target. A candidate that fails is tried once
+more, alone. If that fails too, timing a network that every target can time shows whether the candidate or the target is
+at fault.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from space.architecture import Architecture
 from space.scale import NARROWEST, scale_width
 
 FAULTS = (TargetError, ExportError, WorkerError, MemoryError)
-"""What measuring raises that may be a candidate's fault."""
+"""Errors of a measurement that may be the candidate's fault."""
 CRASHES = tuple(-each for each in (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV))
-CONTROL = "ndnet45-fcn32"  # narrowed: nothing that a search looks at asks less of a target
+CONTROL = "ndnet45-fcn32"  # narrowed: no network in a search demands less of a target
 
 T = TypeVar("T")
 
@@ -34,11 +35,11 @@ T = TypeVar("T")
 def time_each(
     meter: Measures, architectures: Sequence[Architecture], *, within: float
 ) -> list[Latency | UnmeasuredError]:
-    """The latency of each of untrained networks that take turns, or why it cannot be timed; those that can take turns
-    without it then.
+    """Latencies of untrained networks that take turns; for a network that cannot be timed, the error that says why. The
+    others then take turns without it.
 
-    Raises: TargetError, ExportError or HaltedError when the target times nothing at all; HaltedError when others hold
-    the memory.
+    Raises: TargetError, ExportError or HaltedError when the target cannot time any network; HaltedError when other
+    processes hold the memory.
     """
     if not architectures:
         return []
@@ -49,7 +50,7 @@ def time_each(
             alone = _one_by_one(meter, architectures, within)
         timed = [place for place, each in enumerate(alone) if isinstance(each, Latency)]
         if 1 < len(timed) < len(alone):
-            with contextlib.suppress(*FAULTS, UnmeasuredError):  # they were timed alone
+            with contextlib.suppress(*FAULTS, UnmeasuredError):  # then their latencies taken alone count
                 anew = meter.measure_together([architectures[place] for place in timed], within=within)
                 for place, latency in zip(timed, anew, strict=True):
                     alone[place] = latency
@@ -69,8 +70,8 @@ def _one_by_one(
 
 
 def is_refusal(error: UnmeasuredError) -> bool:
-    """Whether the target would refuse the network again, or crash at it. Not so where memory was short, no answer came
-    in time, somebody ended the process or our own code failed.
+    """Whether the target would refuse the network again or crash on it. Not if memory was short, no answer came in
+    time, the process was ended from outside or our own code failed.
     """
     cause = error.__cause__
     if cause is None or is_shortage(cause):
@@ -81,10 +82,10 @@ def is_refusal(error: UnmeasuredError) -> bool:
 
 
 def time_one(meter: MeasuresOne, architecture: Architecture, *, within: float, weights: Path | None = None) -> Latency:
-    """The latency of a network, as `Meter.measure` gives it.
+    """The latency of a network, as from `Meter.measure`.
 
     Raises: UnmeasuredError when it cannot be timed although others can; TargetError, ExportError or HaltedError when
-    the target times nothing at all; HaltedError when others hold the memory.
+    the target cannot time any network; HaltedError when other processes hold the memory.
     """
     with _unless_busy():
         try:
@@ -95,7 +96,7 @@ def time_one(meter: MeasuresOne, architecture: Architecture, *, within: float, w
 
 @dataclass(frozen=True, kw_only=True)
 class CarefulMeter:
-    """A meter that raises UnmeasuredError where a network is at fault; see `time_one`."""
+    """A meter that raises UnmeasuredError if a network is at fault; see `time_one`."""
 
     meter: MeasuresFinished
 
@@ -123,7 +124,10 @@ class CarefulMeter:
 
 @contextlib.contextmanager
 def _unless_busy() -> Iterator[None]:
-    """Raises: HaltedError in place of BusyError: what others hold is no verdict on a network."""
+    """Turn BusyError into HaltedError: memory held by other processes is no verdict on a network.
+
+    Raises: HaltedError.
+    """
     try:
         yield
     except BusyError as error:
@@ -134,9 +138,10 @@ def _unless_busy() -> Iterator[None]:
 
 
 def _at_fault(meter: MeasuresOne, again: Callable[[], T]) -> T:
-    """What `again` measures.
+    """The result of `again`.
 
-    Raises: UnmeasuredError when it cannot, and the control can be timed; else TargetError, ExportError or HaltedError.
+    Raises: UnmeasuredError when it fails although the control can be timed; else TargetError, ExportError or
+    HaltedError.
     """
     try:
         return again()
@@ -148,7 +153,7 @@ def _at_fault(meter: MeasuresOne, again: Callable[[], T]) -> T:
             raise
         except FAULTS as broken:
             raise HaltedError(
-                f"expected a target that can be timed, but its process broke: {reason_of(broken)}; free memory and "
+                f"expected a target that can be timed, but its process failed: {reason_of(broken)}; free memory and "
                 "disk space, see `nas doctor`, then try again, a search with --resume"
             ) from error
         raise UnmeasuredError(reason_of(error)) from error

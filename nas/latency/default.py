@@ -1,9 +1,9 @@
 """The default target: the fastest deployment runtime of this machine, found once by timing published networks on each.
 
-Which runtime is faster depends on the device and on the kind of network; so one network of each family is timed, and
-the geometric mean decides. The answer is kept under the device's name in the folder `defaults` of the cache; with
-another version of a runtime, or another runtime installed, it is found anew. What a busy machine answers is kept only
-where it would say the same when it is quiet.
+Which runtime is faster depends on the device and on the kind of network. Therefore one network of each family is timed,
+and the geometric mean decides. The choice is kept under the device's name in the folder `defaults` of the cache, and is
+made anew when another runtime or another version of one is installed. A choice made on a busy machine is kept only if a
+quiet machine would surely make the same one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nas.storage.files import write_text
 from nas.storage.records import cached_record
 from space import strict
 
-DEPLOYMENT = (  # by kind of device, the better one first; of runtimes that are as fast as each other the first
+DEPLOYMENT = (  # kinds of devices, the better one first; of runtimes that are equally fast the first is chosen
     ("tensorrt:fp16@cuda:0", "cudagraph:fp16@cuda:0"),
     ("onnxruntime@cpu", "openvino@cpu", "openvino:bf16@cpu"),
 )
@@ -34,19 +34,20 @@ LAST_RESORT = "torch@cpu"
 NETWORKS = ("erfnet-encoder", "fplnet-encoder", "ndnet45-ende", "swiftnet-mnv2")
 SIZE = (180, 240)
 CLASSES = 11
-DEFAULT_WITHIN = 0.06  # of each latency
-TIE = 0.03
-CHOICE_PATIENCE_SECONDS = 1.0  # for each network on a busy machine: what is not settled is found anew the next time
+DEFAULT_WITHIN = 0.06  # half of the 95 % interval of each latency, as a share of it
+TIE = 0.03  # share by which a target may be slower than the fastest and still count as equally fast
+CHOICE_PATIENCE_SECONDS = 1.0  # per network on a busy machine: an unsettled choice is made anew the next time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What the networks take on a target: the geometric mean of their milliseconds."""
+    """Geometric mean of the latencies of the networks on one target."""
 
     milliseconds: float
     low: float
-    """From where to where it surely is: the mean of the ends of their 95 % intervals."""
+    """Geometric mean of the lower ends of their 95 % intervals."""
     high: float
+    """Geometric mean of the upper ends of their 95 % intervals."""
     flagged: bool = False
     """Whether the machine was busy while any of them was timed."""
 
@@ -66,12 +67,12 @@ class DefaultTarget:
 
 
 def default_target() -> Target:
-    """The fastest deployment runtime that is ready on this machine. May have to time it first."""
+    """The fastest deployment runtime that is ready on this machine, found by timing if it is not known yet."""
     return Target.parse(choose().target)
 
 
 def is_on_cuda() -> bool:
-    """Whether the default target is a GPU's; nothing is timed for that."""
+    """Whether the default target is on a GPU, found without timing anything."""
     targets = [Target.parse(text) for texts in DEPLOYMENT for text in texts]
     return any(target.on_cuda and _missing(target) is None for target in targets)
 
@@ -82,7 +83,7 @@ def choose(measure: MeasureTarget | None = None) -> DefaultTarget:
 
 
 def known() -> DefaultTarget | None:
-    """The default target with its reason; None where it has to be found by timing `candidates`."""
+    """The default target with its reason; None if it has to be found by timing the `candidates`."""
     ready = candidates()
     if not ready:
         return DefaultTarget(target=LAST_RESORT, reason="no deployment runtime is ready")
@@ -95,7 +96,7 @@ def known() -> DefaultTarget | None:
 
 
 def candidates() -> list[Target]:
-    """The deployment runtimes that are ready, of the better kind of device that has any; the default is one of them."""
+    """The deployment runtimes that are ready on the best kind of device that has any; the default is one of them."""
     kinds = ([target for target in map(Target.parse, texts) if _missing(target) is None] for texts in DEPLOYMENT)
     return next(filter(None, kinds), [])
 
@@ -110,7 +111,7 @@ def _missing(target: Target) -> str | None:
 
 
 def _file(targets: Sequence[Target]) -> Path:
-    """Where the choice between these targets is kept."""
+    """File of the choice between these targets."""
     keys = [device_key.name_of(device_key.key_of(runtimes.environment(target), SIZE)) for target in targets]
     name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
     return device_key.folder("defaults") / f"{name}.yaml"
@@ -123,7 +124,7 @@ def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget
     for target in targets:
         try:
             speeds[str(target)] = measure(target)
-        except FAULTS as error:  # labels that differ in bfloat16, say, or a runtime that crashes
+        except FAULTS as error:  # for example wrong labels in bfloat16, or a runtime that crashes
             if was_ended(error):
                 raise
             print(f"left out: {target}: {reason_of(error)}", file=sys.stderr)
@@ -136,20 +137,21 @@ def _fastest(targets: Sequence[Target], measure: MeasureTarget) -> DefaultTarget
         write_text(_file(targets), strict.dump(choice))
     else:
         print(
-            f"the machine was busy: {choice.target} is taken this once, and found anew the next time", file=sys.stderr
+            f"the machine was busy: {choice.target} is used this time, and the choice is made anew the next time",
+            file=sys.stderr,
         )
     return choice
 
 
 def is_settled(chosen: str, speeds: Mapping[str, Speed]) -> bool:
-    """Whether a quiet machine would choose the same: nothing was flagged, or the chosen one's interval is below all."""
+    """Whether a quiet machine would choose the same: nothing is flagged, or the chosen interval is below all others."""
     others = [speed for name, speed in speeds.items() if name != chosen]
     flagged = any(speed.flagged for speed in speeds.values())
     return not flagged or all(speeds[chosen].high < other.low for other in others)
 
 
 def judge(milliseconds: Mapping[str, float]) -> DefaultTarget:
-    """The fastest target; of those as fast as it, the first."""
+    """The fastest target; of those that are equally fast, the first."""
     least = min(milliseconds.values())
     target = next(name for name, value in milliseconds.items() if value <= (1 + TIE) * least)
     others = ", ".join(f"{name} {value:.2f} ms" for name, value in milliseconds.items() if name != target)

@@ -1,8 +1,8 @@
-"""What each layer of a network takes, measured in PyTorch.
+"""Time of each layer of a network, measured in PyTorch.
 
-A deployed runtime fuses layers and does not tell their times apart, so these are shares to reason with, not the
-latency: that is measured whole, by `nas.latency`. Where labels stand for several pixels, they are what is repeated, as
-in all that is deployed, not the logits.
+A deployed runtime fuses layers and does not report their times separately, so these are shares to reason with, not the
+latency, which `nas.latency` measures as a whole. If each label stands for several pixels, labels are repeated rather
+than logits, as in deployed networks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def layer_milliseconds(
     device: str = "cpu",
     threads: int | None = None,
 ) -> tuple[float, ...]:
-    """Median milliseconds of every layer of `space.layers`, in its order: eager, float32, one image, unfused."""
+    """Median milliseconds of every layer, in the order of `space.layers`: eager, float32, one image, unfused."""
     require_inference(architecture, size, num_classes, device=device)
     network = _timed(architecture, num_classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
@@ -59,7 +59,7 @@ def _timed(architecture: Architecture, num_classes: int) -> _Timed:
 
 
 class _Timed(Network):
-    """The network with a clock around every layer. Called, it gives labels where logits would be repeated."""
+    """The network with a clock around every layer. Returns labels where logits would be repeated."""
 
     milliseconds: list[float]
 
@@ -76,6 +76,6 @@ class _Timed(Network):
 
 
 def _settle(value: Tensor) -> None:
-    """Wait until it is computed."""
+    """Wait until the value is computed."""
     if value.is_cuda:
         torch.cuda.synchronize(value.device)

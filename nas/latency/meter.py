@@ -1,11 +1,11 @@
-"""Meter: measures architectures on one target in a process of its own.
+"""Meter: measures architectures on one target, in a separate process.
 
-In a process of its own a candidate is timed with the target's cores and thread pools and nothing else, and a runtime
-that crashes ends only that process. It can run on another host: ssh starts it there and carries its lines. For a
-runtime that reads ONNX graphs that host needs Python, NumPy and the runtime: the measuring agent is sent there, and
-networks are exported here (`nas.latency.worker.sender`). Any other runtime needs this package there. Where the host's
-`python3` is not the one that has them, set FRAMEBUDGET_PYTHON there (in `~/.ssh/environment`, or by `SetEnv` in the ssh
-configuration here).
+In a process of its own, a candidate is timed with the target's cores and thread pools and nothing else, and a runtime
+that crashes ends only that process. The process can run on another host: ssh starts it there and carries requests and
+replies. A runtime that reads ONNX graphs on a CPU needs only Python, NumPy and its own library on that host: the
+measuring agent is sent there, and networks are exported here (`nas.latency.worker.sender`). Other runtimes need this
+package there. If the host's `python3` is not the one with these packages, set FRAMEBUDGET_PYTHON there (in
+`~/.ssh/environment`, or with `SetEnv` in the ssh configuration here).
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from space.errors import UserError
 if TYPE_CHECKING:
     from space.architecture import Architecture
 
-MOST_STRETCHED = 4.0  # times what is waited, for the blocks and repetitions that patience allows
-LIMIT_SECONDS = 900.0  # for one network; of waiting for others, so that it is timed alone, an hour does not count here
-NOT_FOUND = 127  # what a shell ends with that finds no such program
-PYTHON = "install Python 3.10 or later there, and set FRAMEBUDGET_PYTHON there where it is not called python3"
+MOST_STRETCHED = 4.0  # seconds added to the limit per second of patience beyond the default, for more blocks
+LIMIT_SECONDS = 900.0  # for one network; on this machine up to an hour of waiting to be alone does not count
+NOT_FOUND = 127  # exit code of a shell that does not find a program
+PYTHON = "install Python 3.10 or later there, and set FRAMEBUDGET_PYTHON there if it is not called python3"
 
 
 class MeasuresOne(Protocol):
-    """What times an architecture, here or elsewhere."""
+    """Times an architecture, here or elsewhere."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """See `Meter.measure`."""
 
 
 class Measures(MeasuresOne, Protocol):
-    """What times architectures, alone and in turns."""
+    """Times architectures, alone and in turns."""
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         """See `Meter.measure_together`."""
 
 
 class MeasuresFinished(Measures, Protocol):
-    """What times finished networks too, whichever form they are deployed in."""
+    """Times finished networks too, in whichever form they are deployed."""
 
     def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
         """See `Meter.measure_graph`."""
@@ -68,21 +68,21 @@ MeterOf = Callable[[Target, tuple[int, int], int], contextlib.AbstractContextMan
 
 
 class Way(Protocol):
-    """How the process that measures is reached, and what is said to it."""
+    """How the measuring process is started, and the requests that it understands."""
 
     advice: str
-    """What to check on `{host}` when the process cannot be started there."""
+    """What to check if the process cannot be started on `{host}`."""
 
     def connect(self) -> Connection:
-        """A process that has been started.
+        """Start the process.
 
-        Raises: TargetError when there is nothing to start it by.
+        Raises: TargetError when the program that starts it is missing.
         """
 
     def set_up(self, connection: Connection, limit_seconds: float) -> dict[str, str]:
-        """Have it get ready; what latencies will depend on.
+        """Have the process get ready. Returns the environment that latencies will depend on.
 
-        Raises: UserError when the user can put it right, WorkerError when it died or failed.
+        Raises: UserError when the user can correct the cause; WorkerError when the process died or failed.
         """
 
     def measure(
@@ -92,24 +92,24 @@ class Way(Protocol):
         within: float,
         limit_seconds: float,
     ) -> list[str]:
-        """Latencies as YAML (JSON is that too) of architectures, with their weights (safetensors in base64) or without.
+        """Latencies, as YAML or JSON, of architectures with their weights (safetensors in base64) or without.
 
-        Raises: UserError when the user can put it right, WorkerError when it died or failed.
+        Raises: UserError when the user can correct the cause; WorkerError when the process died or failed.
         """
 
     def measure_graph(self, connection: Connection, graph: bytes, within: float, limit_seconds: float) -> list[str]:
-        """The same of one ONNX graph that gives labels."""
+        """The same for one ONNX graph that outputs labels."""
 
 
 class Meter:
     """Measures architectures on `target` at input `size` (H, W). A context manager that owns one worker process.
 
-    `patience_seconds`: how long to wait, for each network, for a machine that is disturbed.
+    `patience_seconds`: how long to wait, per network, until the machine is undisturbed.
 
-    A worker that died is replaced at the next measurement; a connection that was lost is made again once, and then the
-    same is measured again. Not for use by several threads at once, but for `halt`.
+    A worker that died is replaced at the next measurement. A lost connection is established again once, and the same
+    networks are measured again. Not thread-safe, except for `halt`.
 
-    Raises: TargetError when it is entered and the target cannot be timed here; the message says what to change.
+    Raises: TargetError on entering when the target cannot be timed here; the message says what to change.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class Meter:
         self._limit_seconds = limit_seconds + MOST_STRETCHED * max(0.0, patience_seconds - PATIENCE_SECONDS)
         self._worker: Connection | None = None
         self._halted = False
-        self.environment: dict[str, str] = {}  # device, versions and threads, known when the process runs
+        self.environment: dict[str, str] = {}  # device, versions and threads, once the process runs
 
     def __enter__(self) -> Self:
-        runtimes.load(self.target)  # a wrong name needs no process
+        runtimes.load(self.target)  # a wrong name is found without a process
         self._start()
         return self
 
@@ -143,56 +143,56 @@ class Meter:
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         """Latency of `architecture` with its trained `weights` (safetensors), or with untrained ones.
 
-        `within` is the half of its 95 % interval, as a share of it, that is asked for. Nothing of ours trains on this
-        machine meanwhile (`nas.latency.machine.lane`): do not call it inside a training step.
+        `within`: the requested half of its 95 % interval, as a share of the latency. Nothing else of this package runs
+        on the device meanwhile: do not call this inside the lane (`nas.latency.machine.lane`).
 
-        Raises: UserError when the user can put it right, HaltedError when the connection to another host is lost again
-        and again, WorkerError when the process died or failed.
+        Raises: UserError when the user can correct the cause; HaltedError when the connection to another host is lost
+        twice; WorkerError when the process died or failed.
         """
         return self._ask([(architecture, weights)], within)[0]
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        """Latencies of untrained networks that take turns, so that each meets the machine in the same states.
+        """Latencies of untrained networks that take turns, so that each is timed in the same states of the machine.
 
-        Raises: UserError when the user can put it right, WorkerError when the process died or failed.
+        Raises: as `measure`.
         """
         return self._ask([(architecture, None) for architecture in architectures], within)
 
     def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
-        """Latency of an ONNX graph from `image` (1, 3, H, W) to labels, such as a quantized network, by a runtime that
-        reads graphs. Which labels it gives is not looked at.
+        """Latency of an ONNX graph from `image` (1, 3, H, W) to labels, such as a quantized network, on a runtime that
+        reads graphs. The labels are not checked.
 
-        Raises: UserError when the user can put it right, WorkerError when the process died or failed.
+        Raises: as `measure`.
         """
-        return self._heard(lambda worker, limit: self._way.measure_graph(worker, graph, within, limit), 1)[0]
+        return self._latencies(lambda worker, limit: self._way.measure_graph(worker, graph, within, limit), 1)[0]
 
     def halt(self) -> None:
-        """End what another thread measures, which gets a HaltedError, as it does from then on."""
+        """End a measurement of another thread; from then on every measurement raises HaltedError."""
         self._halted = True
         if (worker := self._worker) is not None:
             worker.kill()
 
     def _ask(self, networks: Sequence[tuple[Architecture, Path | None]], within: float) -> list[Latency]:
-        asked = [(architecture, None if path is None else _text_of(path)) for architecture, path in networks]
-        found = self._heard(lambda worker, limit: self._way.measure(worker, asked, within, limit), len(asked))
+        sent = [(architecture, None if path is None else _text_of(path)) for architecture, path in networks]
+        found = self._latencies(lambda worker, limit: self._way.measure(worker, sent, within, limit), len(sent))
         pairs = zip(found, networks, strict=True)
         return [replace(latency, scope=scope_of(architecture)) for latency, (architecture, _) in pairs]
 
-    def _heard(self, ask: Callable[[Connection, float], list[str]], networks: int) -> list[Latency]:
+    def _latencies(self, ask: Callable[[Connection, float], list[str]], networks: int) -> list[Latency]:
         try:
             found = self._answers(ask, networks)
         except LostError as error:
-            print(f"note    lost the connection to {self.target.host} and makes it again: {error}", file=sys.stderr)
+            print(f"note    lost the connection to {self.target.host}, connecting again: {error}", file=sys.stderr)
             try:
                 found = self._answers(ask, networks)
             except LostError as again:
                 raise HaltedError(
-                    f"expected to time on {self.target}, but the connection to {self.target.host} was lost, and lost "
-                    f"again: {again}; nothing finished is lost: {self._way.advice.format(host=self.target.host)}, then "
-                    "try again, a search with --resume"
+                    f"expected to time on {self.target}, but the connection to {self.target.host} was lost twice: "
+                    f"{again}; nothing finished is lost: {self._way.advice.format(host=self.target.host)}, then try "
+                    "again, a search with --resume"
                 ) from again
         latencies = [strict.parse(text, Latency, "the measuring process") for text in found]
-        return [replace(latency, target=str(self.target)) for latency in latencies]  # there it is called without a host
+        return [replace(latency, target=str(self.target)) for latency in latencies]  # there it has no host
 
     def _answers(self, ask: Callable[[Connection, float], list[str]], networks: int) -> list[str]:
         worker = self._worker or self._start()
@@ -202,28 +202,28 @@ class Meter:
             self._stop()
             raise
         except WorkerError as error:
-            if error.code is None:  # it lives, and failed at this
+            if error.code is None:  # the process lives, only this request failed
                 raise
             self._stop()
             self._require_going()
             raise WorkerError(
                 f"the process measuring on {self.target} {error}", ended=error.ended, code=error.code
             ) from None
-        except (UserError, OSError):  # its answer
+        except (UserError, OSError):  # an answer like any other
             raise
-        except BaseException:  # interrupted: its answer would be taken for that of the next question
+        except BaseException:  # interrupted: its answer would be taken for that of the next request
             self._stop()
             raise
 
     @functools.cached_property
     def _way(self) -> Way:
-        asked = self.target, self.size, self.num_classes, self._patience_seconds
+        options = self.target, self.size, self.num_classes, self._patience_seconds
         reader = runtimes.reader(self.target)
-        return Sender(*asked, reader) if self.target.host and reader else Installed(*asked)
+        return Sender(*options, reader) if self.target.host and reader else Installed(*options)
 
     def _require_going(self) -> None:
         if self._halted:
-            raise HaltedError(f"the measuring on {self.target} was ended with the rest")
+            raise HaltedError(f"measuring on {self.target} was ended with the rest")
 
     def _start(self) -> Connection:
         host = self.target.host
@@ -234,7 +234,7 @@ class Meter:
         except WorkerError as error:
             self._stop()
             self._require_going()
-            if not host or (self.environment and isinstance(error, LostError)):  # it did answer before
+            if not host or (self.environment and isinstance(error, LostError)):  # it worked before
                 raise
             advice = self._way.advice if error.code != NOT_FOUND else PYTHON
             raise TargetError(

@@ -1,9 +1,10 @@
-"""Latency: what a network was measured to take, and how. Never a bare number.
+"""Latency: the measured latency of a network and how it was measured. Never a bare number.
 
-A Latency holds the ratio to a frozen reference network as well as milliseconds. The ratio is what was observed; the
-milliseconds are that ratio times what the reference took when the device was anchored (`nas.latency.protocol`).
+A Latency holds milliseconds as well as the ratio to a frozen reference network. The ratio is what was observed; the
+milliseconds are that ratio times the latency of the reference when the device was anchored (`nas.latency.protocol`).
 
-Wherever a Latency is kept or sent, it is the YAML of `space.strict`: in a trial, a certificate, a worker's reply.
+Wherever a Latency is stored or sent (a trial, a certificate, a worker's reply), it is written as YAML by
+`space.strict`.
 """
 
 from __future__ import annotations
@@ -18,29 +19,34 @@ from space.errors import UserError
 
 Statistic = Literal["p50", "p90", "p99"]
 STATISTICS: tuple[str, ...] = get_args(Statistic)
-# `space.strict.LEFT_OUT_AT_DEFAULT`, without what reads YAML: this module is sent to hosts that have nothing of ours.
+# As `space.strict.LEFT_OUT_AT_DEFAULT`, which needs a YAML library: this module is sent to hosts that have none.
 _LEFT_OUT_AT_DEFAULT = {"left_out_at_default": True}
+
+
+def _require_ordered(low: float, high: float) -> None:
+    if not low <= high:
+        raise UserError(f"expected the interval of a latency as low <= high, got {low}, {high}; measure again")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredTimes:
-    """What a network takes in one precision, and how surely.
+    """The latency of a network in one precision, with its uncertainty.
 
     Raises: UserError when a number is not positive and finite, or the quantiles are out of order.
     """
 
     p50_milliseconds: float
-    """The median: the ratio to the reference times what that takes, as all milliseconds but the raw ones are."""
+    """Median. Like all milliseconds but the raw ones, a ratio to the reference times the reference's anchor."""
     p90_milliseconds: float
     p99_milliseconds: float
     ci_low_milliseconds: float
-    """95 % interval of the median."""
+    """Lower end of the median's 95 % interval."""
     ci_high_milliseconds: float
+    """Upper end of the median's 95 % interval."""
 
     def __post_init__(self) -> None:
         self._require_positive(item.name for item in fields(MeasuredTimes))
-        if not self.ci_low_milliseconds <= self.ci_high_milliseconds:
-            raise UserError("expected intervals of a latency from their lower to their upper end; measure again")
+        _require_ordered(self.ci_low_milliseconds, self.ci_high_milliseconds)
         if not self.p50_milliseconds <= self.p90_milliseconds <= self.p99_milliseconds:
             raise UserError(
                 "expected p50 <= p90 <= p99 of a latency, got "
@@ -60,11 +66,11 @@ class MeasuredTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherPrecision(MeasuredTimes):
-    """What the same network took in a precision in which it does not count."""
+    """Latency of the same network in a precision other than the one that counts."""
 
     precision: str
     flagged: tuple[str, ...] = ()
-    """Why not to trust it; empty for a quiet measurement."""
+    """Reasons to distrust it; empty for a quiet measurement."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +79,7 @@ class OtherPrecision(MeasuredTimes):
 
     @classmethod
     def of(cls, latency: Latency) -> OtherPrecision:
-        """What is kept of a latency."""
+        """The part of `latency` that is kept."""
         return cls(
             precision=Target.parse(latency.target).precision,
             **{item.name: getattr(latency, item.name) for item in fields(MeasuredTimes)},
@@ -83,53 +89,53 @@ class OtherPrecision(MeasuredTimes):
 
 @dataclass(frozen=True, kw_only=True)
 class Latency(MeasuredTimes):
-    """What was measured, on what, how often, how surely and under which conditions."""
+    """What was measured, where, how often, how precisely and under which conditions."""
 
     samples: int
-    """Pairs of (candidate, reference) calls behind every number here."""
+    """Number of pairs of calls (candidate, reference) that all numbers here are computed from."""
     ratio: float
-    """Candidate over reference, of the median calls in undisturbed blocks, on the machine as it was anchored."""
+    """Candidate over reference: ratio of their median calls in undisturbed blocks, in the machine's anchored state."""
     ratio_low: float
-    """95 % interval of the ratio."""
+    """Lower end of the ratio's 95 % interval."""
     ratio_high: float
+    """Upper end of the ratio's 95 % interval."""
     reference_milliseconds: float
-    """The anchor: what the frozen reference takes on this device."""
+    """The anchor: usual latency of the frozen reference on this device."""
     raw_p50_milliseconds: float
-    """Median of the candidate by the machine's clock, whatever state the machine was in."""
+    """Median of the candidate's calls by the clock, whatever state the machine was in."""
     target: str
-    """Parses as a `Target`."""
+    """The target, as text that `Target.parse` reads."""
     height: int
     width: int
     scope: str
-    """What is inside the timed call."""
+    """What the timed call includes."""
     batch: int = 1
     set_aside: int = 0
-    """Pairs not counted, taken while the machine was not as it was when it was anchored."""
+    """Number of pairs that do not count, taken while the machine was away from its anchored state."""
     blocks: tuple[tuple[float, float], ...] = ()
-    """Median milliseconds (candidate, reference) of each block of calls. Records of protocol 1 have none."""
+    """Median milliseconds (candidate, reference) of each block of calls; empty in records of protocol 1."""
     flagged: tuple[str, ...] = ()
-    """Why not to trust it; empty for a quiet measurement."""
+    """Reasons to distrust it; empty for a quiet measurement."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Device, versions, threads."""
+    """Device, versions and threads."""
     processes_milliseconds: tuple[float, ...] = field(default=(), metadata=_LEFT_OUT_AT_DEFAULT)
-    """The median in each process, where several that were timed one after another count (`nas.latency.several`)."""
+    """Median of each process that counts, if several were timed one after another (`nas.latency.several`)."""
     corrected: float = field(default=1.0, metadata=_LEFT_OUT_AT_DEFAULT)
-    """What ratios here were multiplied by, for small networks slow down more than the reference on a busier machine."""
+    """Factor already applied to the ratios, since a busy machine slows small networks more than the reference."""
     other_precisions: tuple[OtherPrecision, ...] = field(default=(), metadata=_LEFT_OUT_AT_DEFAULT)
-    """Where the network was timed in several, what it took in those in which it does not count."""
+    """Latencies in the other precisions, if the network was timed in several."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive(item.name for item in fields(self) if item.name != "set_aside")
         if self.set_aside < 0:
             raise UserError(f"expected set_aside of a latency to be 0 or more, got {self.set_aside}; measure again")
-        if not all(math.isfinite(each) and each > 0 for each in self.processes_milliseconds):
+        if not all(math.isfinite(median) and median > 0 for median in self.processes_milliseconds):
             raise UserError("expected processes_milliseconds of a latency to be positive; measure again")
         Target.parse(self.target)
-        if not self.ratio_low <= self.ratio_high:
-            raise UserError("expected intervals of a latency from their lower to their upper end; measure again")
+        _require_ordered(self.ratio_low, self.ratio_high)
         object.__setattr__(self, "flagged", tuple(self.flagged))
-        object.__setattr__(self, "blocks", tuple((float(one), float(other)) for one, other in self.blocks))
+        object.__setattr__(self, "blocks", tuple((float(network), float(beside)) for network, beside in self.blocks))
         object.__setattr__(self, "processes_milliseconds", tuple(map(float, self.processes_milliseconds)))
         object.__setattr__(self, "environment", dict(self.environment))
 
@@ -137,13 +143,13 @@ class Latency(MeasuredTimes):
         return hash((self.target, self.height, self.width, self.samples, self.ratio, self.raw_p50_milliseconds))
 
     def is_as_sure_as(self, within: float) -> bool:
-        """Whether it was undisturbed, and half of its 95 % interval is at most this share of it."""
+        """Whether the latency is not flagged and half of its 95 % interval is at most the share `within` of it."""
         half = (self.ci_high_milliseconds - self.ci_low_milliseconds) / 2
         return not self.flagged and half <= within * self.p50_milliseconds
 
     def interval(self, statistic: Statistic = "p50") -> tuple[float, float]:
-        """Between which milliseconds the given statistic surely is: the 95 % interval of the median; of a high
-        percentile, whose own is not recorded, as large a share of it.
+        """The 95 % interval of the given statistic in milliseconds. For a high percentile, whose own interval is not
+        recorded, it is as wide as the median's, relative to the value.
         """
         middle = self.p50_milliseconds
         low, high = min(self.ci_low_milliseconds, middle), max(self.ci_high_milliseconds, middle)

@@ -1,4 +1,4 @@
-"""What is inside a timed call, in words: how logits become labels is a part of it, not the same for all networks."""
+"""What a timed call includes, in words: the way from logits to labels is part of it and differs between networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def scope_of(architecture: Architecture) -> str:
-    """The scope of a latency of this network."""
+    """The scope of latencies of this network."""
     side, factor = architecture.label_stride, architecture.head.shuffle
     if side == factor == 1:
         return SCOPE

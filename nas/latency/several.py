@@ -1,10 +1,11 @@
-"""One latency from several processes, timed one after another: what is certified.
+"""One latency from several processes timed one after another, as certificates use it.
 
-A process tells how surely its own median is known, not what the next one would find: its memory lies elsewhere, its
-core may have other neighbours, and the ratio to the reference cancels a part of that only (`nas.latency.protocol`). On
-a shared machine two processes gave 4.64 and 5.32 ms for one network, each known to 1.5 % and neither flagged. So the
-median process is reported, between the lowest and the highest end of all their intervals; of eight or more without the
-outermost, which the median of all processes surely is not among.
+One process knows its own median precisely, but not what the next process would measure: its memory lies elsewhere and
+its core may have other neighbours, and the ratio to the reference cancels only a part of that (`nas.latency.protocol`).
+On a shared machine, two processes measured 4.64 and 5.32 ms for one network, each to within 1.5 % and neither flagged.
+So the latency of the median process is reported, with an interval from the lowest to the highest end of all their
+intervals. With eight or more processes the outermost ends are left out, since the median of all possible processes
+surely lies between the others.
 """
 
 from __future__ import annotations
@@ -19,37 +20,37 @@ from nas.latency.record import Latency
 from nas.latency.target import Target
 
 PROCESSES = 3
-FEWEST_QUIET = 2  # from which on those that were disturbed do not count
-SURE = 0.92  # that the median of all processes is between two of those that were timed, if there are so many
+FEWEST_QUIET = 2  # undisturbed processes, from which on disturbed ones do not count
+SURE = 0.92  # least probability that the median of all possible processes lies inside the interval
 
 
 def measure_in_processes(measure: Callable[[], Latency], target: Target, processes: int = PROCESSES) -> Latency:
-    """What `measure`, which times a network in a new process on `target`, finds in several; `pooled`.
+    """The `pooled` latency from several calls of `measure`, each of which times a network in a new process on `target`.
 
-    A GPU is timed once: one process times all that is timed on it.
+    On a GPU there is one call, since one process times all networks there.
     """
     return pooled([measure() for _ in range(processes_on(target, processes))])
 
 
 def processes_on(target: Target, processes: int = PROCESSES) -> int:
-    """In how many processes a network is timed on a target."""
+    """Number of processes that a network is timed in on a target."""
     return 1 if target.on_cuda else processes
 
 
 def pooled(latencies: Sequence[Latency]) -> Latency:
-    """The latency of one network that was timed in one process or more, on one target at one input size.
+    """One latency of a network that was timed in one or more processes, on one target at one input size.
 
-    Its p50 is that of the median process, its interval reaches from the lowest to the highest end of theirs (of eight
-    and more of all but the outermost), and its p90 and p99 are the highest. Processes that were disturbed do not count
-    where two others were not. All milliseconds are by the last anchor, should that have been taken anew.
+    Its p50 is that of the median process. Its interval reaches from the lowest to the highest end of theirs, without
+    the outermost if there are eight or more. Its p90 and p99 are the highest. Disturbed processes do not count if at
+    least two others were undisturbed. All milliseconds use the last anchor, in case it changed meanwhile.
     """
-    assert latencies, "a latency is pooled from one at least"
+    assert latencies, "expected at least one latency to pool"
     if len(latencies) == 1:
         return latencies[0]
     quiet = [one for one in latencies if not one.flagged]
     reference = latencies[-1].reference_milliseconds
     counted = [anchored(one, reference) for one in (quiet if len(quiet) >= FEWEST_QUIET else latencies)]
-    middle = sorted(counted, key=lambda one: one.p50_milliseconds)[len(counted) // 2]  # of two the slower
+    middle = sorted(counted, key=lambda one: one.p50_milliseconds)[len(counted) // 2]  # the slower of two
     pairs = sum(one.samples for one in counted)
     lows = sorted(one.ci_low_milliseconds for one in counted)
     highs = sorted(one.ci_high_milliseconds for one in counted)
@@ -72,9 +73,9 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
 
 
 def anchored(latency: Latency, reference_milliseconds: float) -> Latency:
-    """The latency in milliseconds by another anchor of the same reference."""
+    """The same latency in milliseconds by another anchor of the same reference."""
     factor = reference_milliseconds / latency.reference_milliseconds
-    if factor != 1 and latency.corrected != 1:  # for another state of the machine
+    if factor != 1 and latency.corrected != 1:  # the correction was for the state of the old anchor
         seen = statistics.median(reference for _, reference in latency.blocks)
         corrected = correction(latency.ratio / latency.corrected, seen, reference_milliseconds)
         anew = corrected / latency.corrected
@@ -98,8 +99,8 @@ def anchored(latency: Latency, reference_milliseconds: float) -> Latency:
 
 
 def _outermost(count: int) -> int:
-    """How many of so many processes may be left out at either end, so that the median of all processes there could be
-    is still surely between the others: by the binomial distribution, whatever theirs is.
+    """How many of `count` processes may be left out at either end so that the median of all possible processes still
+    surely (`SURE`) lies between the others: by the binomial distribution, whatever the distribution of their latencies.
     """
     for outer in range(1, count // 2):
         beyond = 2 * sum(math.comb(count, few) for few in range(outer + 1)) / 2**count

@@ -1,4 +1,4 @@
-"""Target: where a latency is taken, as one short string that parses and prints the same.
+"""Target: where a latency is measured, as one short string that parses and prints the same.
 
     onnxruntime@cpu          all cores that this process may use
     onnxruntime@cpu:1        one thread
@@ -6,8 +6,8 @@
     onnxruntime@ssh:jetson   all cores of another host, reached over ssh
     cudagraph:fp16@ssh:me@box/cuda:0
 
-The grammar is `runtime[:precision]@[ssh:host/]device`: the precision is `fp32` unless given, and a host alone means its
-`cpu`. Here is the grammar only: which runtimes there are, and which are installed, is known to `nas.latency.runtimes`.
+The grammar is `runtime[:precision]@[ssh:host/]device`: the default precision is `fp32`, and a host alone means its
+`cpu`. This module knows only the grammar; `nas.latency.runtimes` knows which runtimes exist and are installed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from space.errors import nearest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "cuda")
-EXAMPLES = "such as onnxruntime@cpu, onnxruntime@cpu:1 (one thread), cudagraph:fp16@cuda:0 or onnxruntime@ssh:jetson"
+EXAMPLES = "for example onnxruntime@cpu, onnxruntime@cpu:1 (1 thread), cudagraph:fp16@cuda:0 or onnxruntime@ssh:jetson"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")  # as ssh takes it; never what it would read as an option
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")  # as ssh accepts it; never what ssh would read as an option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A runtime at a precision on a device.
 
-    Raises: TargetError when a part is not in the grammar.
+    Raises: TargetError when a part violates the grammar.
     """
 
     runtime: str
@@ -40,9 +40,9 @@ class Target:
     device: str = "cpu"
     """`cpu` or `cuda:N`."""
     threads: int | None = None
-    """Of the CPU; None means every core that the process may use."""
+    """CPU threads; None means one for every core that the process may use."""
     host: str = ""
-    """What ssh calls another machine; empty for this one."""
+    """Name of another machine for ssh; empty for this one."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.runtime):
@@ -58,7 +58,7 @@ class Target:
                 f"{nearest(self.device.partition(':')[0], DEVICES)}"
             )
         if self.host and not _HOST.fullmatch(self.host):
-            raise TargetError(f"expected a host as ssh takes it, got {self.host!r}; write it {EXAMPLES}")
+            raise TargetError(f"expected a host name for ssh, got {self.host!r}; write {EXAMPLES}")
         if self.threads is not None and (self.device != "cpu" or self.threads < 1):
             raise TargetError(
                 f"expected at least 1 thread, on the cpu, got {self.threads} on {self.device}; write {EXAMPLES}"
@@ -68,7 +68,7 @@ class Target:
     def parse(cls, text: str) -> Target:
         """The target that `text` names.
 
-        Raises: TargetError when it is anything but `runtime[:precision]@[ssh:host/]device`.
+        Raises: TargetError when `text` is not `runtime[:precision]@[ssh:host/]device`.
         """
         left, at, right = text.strip().partition("@")
         runtime, colon, precision = left.partition(":")
@@ -77,16 +77,16 @@ class Target:
             host, slash, right = right.removeprefix("ssh:").partition("/")
             right = right if slash else "cpu"
             if not host:
-                raise TargetError(f"expected a host behind ssh: in {text!r}; write it {EXAMPLES}")
+                raise TargetError(f"expected a host name after ssh: in {text!r}; write {EXAMPLES}")
         if not at or not runtime or not right or (colon and not precision):
-            raise TargetError(f"expected runtime[:precision]@device, got {text!r}; write it {EXAMPLES}")
+            raise TargetError(f"expected runtime[:precision]@device, got {text!r}; write {EXAMPLES}")
         kind, colon, number = right.partition(":")
         if kind not in DEVICES:
             raise TargetError(
-                f"expected a device of {text!r} to be cpu or cuda, got {kind!r}; {nearest(kind, DEVICES)}"
+                f"expected the device in {text!r} to be cpu or cuda, got {kind!r}; {nearest(kind, DEVICES)}"
             )
         if colon and not re.fullmatch(r"[0-9]{1,6}", number):
-            raise TargetError(f"expected a number behind {kind}: in {text!r}, got {number!r}; write it {EXAMPLES}")
+            raise TargetError(f"expected a number after {kind}: in {text!r}, got {number!r}; write {EXAMPLES}")
         return cls(
             runtime=runtime,
             precision=precision or "fp32",
@@ -104,18 +104,18 @@ class Target:
         return f"{self.runtime}{precision}@{device}"
 
     def on_its_host(self) -> Target:
-        """The same target as its own host calls it."""
+        """The same target as its own host names it."""
         return replace(self, host="")
 
     def in_precisions(self, precisions: Collection[str]) -> tuple[Target, ...]:
-        """The same target in each of some precisions, the highest first in whatever order they are; itself where there
-        are none.
+        """The same target in each of `precisions`, from the highest to the lowest in whatever order they are given;
+        only the target itself if there are none.
         """
         return tuple(replace(self, precision=each) for each in PRECISIONS if each in precisions) or (self,)
 
     def of_reference(self) -> Target:
-        """Where the reference is timed that a latency on this target is a ratio to: on the CPU in full precision, so
-        that all precisions share one anchor and compare.
+        """The target that the reference is timed on: on the CPU in full precision, so that all precisions share one
+        anchor and can be compared.
         """
         return self if self.on_cuda else replace(self, precision="fp32")
 
@@ -125,9 +125,10 @@ class Target:
         return self.device != "cpu"
 
     def thread_count(self) -> int:
-        """How many CPU threads are used, on the machine that this is asked on.
+        """Number of CPU threads used, on the machine where this is called.
 
-        Raises: TargetError when more are asked for than the process has cores; they would only wait for each other.
+        Raises: TargetError when the target has more threads than the process has cores; they would only wait for each
+        other.
         """
         cores = usable_cores()
         if self.threads is not None and self.threads > cores:

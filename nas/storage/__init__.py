@@ -1,1 +1,1 @@
-"""Files on disk: written whole or not at all, and the cache of what can be made again."""
+"""Files on disk that are written whole or not at all, folder ownership, and the cache of reproducible data."""

@@ -1,8 +1,8 @@
-"""A folder of files that can be made again, which together take no more than a limit, for several processes at once.
+"""A folder of reproducible files whose total size has a limit, shared by several processes.
 
-Files appear whole, by a rename. How much there is stands in a ledger that is locked while it changes. A process that is
-killed between the two leaves the ledger too high, which is put right by counting once it says that there is no room.
-Counting waits for those who have room and are still writing.
+Files appear whole, by a rename. A ledger records their total size and is locked while it changes. A process that is
+killed in between leaves the ledger too high; this is corrected by counting the files once the ledger leaves no room.
+Counting waits for processes that have reserved room and are still writing.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from nas.storage.files import clear_unfinished, write_atomically
 LEDGER = "held"
 WRITERS = "writers"
 UNUSED_SECONDS = 3 * 3600.0
-"""After which a file makes room for another. One that is in use is never dropped: it would only be made again."""
-TOUCHED_SECONDS = 600.0  # a file that is used is marked so at most so often
+"""Age at which an unused file may be dropped for another one. Files in use are never dropped."""
+TOUCHED_SECONDS = 600.0  # shortest interval between marking a file as used
 LEAST_FREE_BYTES = 2**30
-"""Left on the disk, since runs have more precious things to write."""
+"""Bytes to leave free on the disk, since runs have more important things to write."""
 
 
 class BoundedFolder:
-    """Files by name. `most_bytes` is their limit, all together."""
+    """Files by name, which together take at most `most_bytes`."""
 
     def __init__(self, root: Path, most_bytes: int) -> None:
         self._root = root
@@ -36,26 +36,26 @@ class BoundedFolder:
         self._full = False
 
     def opened(self, name: str) -> mmap.mmap | None:
-        """What is in a file, mapped into memory and shared with all processes; None where there is none to be read."""
+        """The content of a file, mapped into memory that all processes share; None if it cannot be read."""
         try:
             descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
             if time.time() - os.fstat(descriptor).st_mtime > TOUCHED_SECONDS:
-                with contextlib.suppress(OSError):  # it can be read, and not be written
+                with contextlib.suppress(OSError):  # readable, but not writable
                     os.utime(descriptor)
             return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError):  # no room for the map, or nothing in it
+        except (OSError, ValueError):  # no room for the mapping, or an empty file
             return None
         finally:
             os.close(descriptor)
 
     def keep(self, name: str, parts: Sequence[bytes | memoryview]) -> bool:
-        """Write a file, in the place of one that is of no use; False where there is no room for it, and then for no
-        other either.
+        """Write a file, in place of an unusable one if there is one. Returns False if there is no room; later calls
+        then do not try again.
 
-        Raises: OSError when the disk is full or the folder cannot be written; the next one is not tried any more.
+        Raises: OSError when the disk is full or the folder cannot be written; later calls then do not try again.
         """
         if self._full:
             return False
@@ -76,7 +76,7 @@ class BoundedFolder:
                 try:
                     write_atomically(path, write)
                 except BaseException:
-                    writing.close()  # who counts anew waits for it, with the ledger in its hands
+                    writing.close()  # a process that recounts waits for this while it holds the ledger
                     with contextlib.suppress(OSError), self._locked(LEDGER) as ledger:
                         _write(ledger, max(0, _read(ledger) - size))
                     raise
@@ -86,7 +86,7 @@ class BoundedFolder:
         return True
 
     def held_bytes(self) -> int:
-        """What the files take together, by the ledger."""
+        """Total size of the files according to the ledger."""
         try:
             return int((self._root / LEDGER).read_text("ascii"))
         except (OSError, ValueError):
@@ -96,7 +96,7 @@ class BoundedFolder:
         return self._root / name[:2] / name
 
     def _reserved(self, size: int, writing: contextlib.ExitStack) -> bool:
-        """Whether there is room for so many more bytes; they are counted then, and no file is counted anew before
+        """Reserve `size` bytes in the ledger. Returns False if there is no room. No process recounts the files before
         `writing` is closed.
         """
         with self._locked(LEDGER) as ledger:
@@ -104,7 +104,7 @@ class BoundedFolder:
                 return False
             held = _read(ledger)
             if held + size > self._most_bytes:
-                with self._locked(WRITERS):  # what others have room for and did not write yet would not be counted
+                with self._locked(WRITERS):  # wait for files that are reserved but not yet written
                     held = self._cleared(self._most_bytes - size)
             fits = held + size <= self._most_bytes
             _write(ledger, held + size if fits else held)
@@ -113,7 +113,7 @@ class BoundedFolder:
             return fits
 
     def _cleared(self, most_bytes: int) -> int:
-        """Drop what was not used for long, the oldest first, until no more than `most_bytes` are left; what is left."""
+        """Drop unused files, oldest first, until at most `most_bytes` are left. Returns the bytes that are left."""
         clear_unfinished(self._root)
         found = []
         for folder in self._root.iterdir():
@@ -135,7 +135,7 @@ class BoundedFolder:
 
     @contextlib.contextmanager
     def _locked(self, name: str, how: int = fcntl.LOCK_EX) -> Iterator[int]:
-        """The ledger's file, or the one that is locked by all who write."""
+        """Lock the file of the ledger, or the one that all writers lock."""
         self._root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
@@ -146,7 +146,7 @@ class BoundedFolder:
 
 
 def _read(ledger: int) -> int:
-    """Bytes that the ledger counts; more than any limit where it is new or damaged, so that they are counted anew."""
+    """Bytes in the ledger; more than any limit if it is new or damaged, so that the files are counted."""
     text = os.pread(ledger, 100, 0)
     return int(text) if text.isdigit() else 2**63
 

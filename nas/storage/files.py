@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half."""
+"""Files that are always either the old ones or the new ones, never partly written."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from nas.errors import DamagedError
 from space.errors import UserError
 
 Written = TypeVar("Written")
-UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # as files and folders are named here, and last words
+UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # unfinished files of this module, and last words
 NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
-"""What file systems answer that take no order to write a folder (CIFS, some of FUSE)."""
-OWNER = ".owner"  # in a folder: the process that writes there (`nas.storage.ownership`)
+"""Errors of file systems that cannot sync a folder (CIFS, some FUSE ones)."""
+OWNER = ".owner"  # file that names the process which owns the folder (`nas.storage.ownership`)
 
 
 def expanded(path: str | Path) -> Path:
-    """A path that a user gave, with `~` and `~name` as a shell reads them; one of an unknown user stays as it is."""
+    """A user's path with `~` and `~name` expanded as a shell does; `~name` of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))
 
 
 def require_utf8(path: str | Path) -> None:
-    """Make sure that a path can be written down.
+    """Make sure that a path can be stored as text.
 
-    Raises: UserError for one that is not UTF-8.
+    Raises: UserError when it is not UTF-8.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"expected a path in UTF-8, got {os.fsencode(path)!r}; rename what is not, and try again"
+            f"expected a path in UTF-8, got {os.fsencode(path)!r}; rename the parts that are not, and try again"
         ) from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then put it in the place of `path` in one move.
+    """Let `write` fill a temporary file beside `path`, then replace `path` by it in one rename.
 
-    A process that is killed, or a disk that is full, leaves whatever was at `path` before.
+    If the process is killed or the disk is full, `path` keeps its previous content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")  # a thread's is found in /proc as well
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")  # /proc lists thread IDs too
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -61,21 +61,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_together(paths: Sequence[Path], write: Callable[[Path], Written]) -> Written:
-    """Let `write` fill a temporary folder with files of the names of `paths`, then put them in the place of `paths`.
+    """Let `write` fill a temporary folder with files named as `paths`, then replace `paths` by them.
 
-    `paths` are neighbours. `write` is given the first one's path there; what else it leaves there is removed.
+    `paths` are in one folder. `write` receives the first one's path in the temporary folder; other files that it leaves
+    there are removed.
 
-    The first is the one that is opened: it is put there last, and out of the way while the others are replaced, so that
-    files which do not belong together are never read together. An error or a full disk leaves whatever was there
-    before; a process that is killed leaves that, the new files or, in the instant between the moves, not the first. One
-    file alone is replaced in one move. One process at a time.
+    The first path is the one that readers open: it is moved away while the others are replaced and is put in place
+    last, so that files which do not belong together are never read together. After an error or on a full disk, the old
+    files remain. A process that is killed leaves the old files, the new files or, between the renames, no first file. A
+    single file is replaced in one rename. Not for several processes at a time.
     """
     first, *others = paths
     first.parent.mkdir(parents=True, exist_ok=True)
     temporary = first.with_name(f".{first.name}.{os.getpid()}.tmp")
     new, old = temporary / "new", temporary / "old"
     try:
-        _remove(temporary)  # of a process that was killed and had our number
+        _remove(temporary)  # left by a killed process with the same process ID
         for folder in (new, old):
             folder.mkdir(parents=True)
         written = write(new / first.name)
@@ -102,16 +103,16 @@ def write_together(paths: Sequence[Path], write: Callable[[Path], Written]) -> W
 
 
 def _rename(error: OSError, temporary: Path, path: Path) -> None:
-    """Have an error say `path`, where it names what is or lies at `temporary`, which nobody knows, or nothing."""
-    given = (error.filename, error.filename2)
-    named = [Path(os.fsdecode(each)) for each in given if isinstance(each, str | bytes | os.PathLike)]
-    if not named or any(each.is_relative_to(temporary) for each in named):
+    """Make an error name `path` if it names nothing, or something in `temporary`, which the user does not know."""
+    names = (error.filename, error.filename2)
+    named = [Path(os.fsdecode(name)) for name in names if isinstance(name, str | bytes | os.PathLike)]
+    if not named or any(name.is_relative_to(temporary) for name in named):
         error.filename = str(path)
-        del error.filename2  # set to None, it would be printed
+        del error.filename2  # it would be printed even if set to None
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, or a folder with all that it holds, if it is there."""
+    """Remove a file, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -119,8 +120,8 @@ def _remove(path: Path) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Have what was renamed in a folder on the disk before anything that is written after it, where the file system
-    does so on demand.
+    """Sync a folder, so that renames in it reach the disk before anything written later, if the file system supports
+    it.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -133,17 +134,17 @@ def _settle(folder: Path) -> None:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of files that they were writing in a folder and below. Nobody writes there."""
+    """Remove unfinished files of killed processes in a folder and below. Nothing may be writing there."""
     for leftover in list(folder.rglob(".*.tmp")):
-        found = UNFINISHED.fullmatch(leftover.name)  # other programs call theirs otherwise
-        if found and not Path(f"/proc/{found[1]}").exists():  # nor is one taken from a process that is at it
+        found = UNFINISHED.fullmatch(leftover.name)  # not of another program
+        if found and not Path(f"/proc/{found[1]}").exists():  # nor of a process that still writes it
             _remove(leftover)
 
 
 def read_text(path: Path, expected: str) -> str:
-    """The text of a file (UTF-8), which is `expected` in words.
+    """The text of a file (UTF-8). `expected` describes it in messages.
 
-    Raises: UserError when there is none or it cannot be read; DamagedError when it is not UTF-8.
+    Raises: UserError when the file is missing or cannot be read; DamagedError when it is not UTF-8.
     """
     try:
         return path.read_text("utf-8")
@@ -156,22 +157,23 @@ def read_text(path: Path, expected: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one move (UTF-8), creating its folders. Of names of files, such as those of pictures,
-    backslashes stand for what is not UTF-8.
+    """Replace a text file (UTF-8) in one rename, creating its folders. Characters of file names that are not UTF-8 are
+    written as backslash escapes.
     """
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", errors="backslashreplace"))
 
 
 @contextlib.contextmanager
 def replace_folder(path: Path, last: str, goes: Collection[str] = ()) -> Iterator[Path]:
-    """An empty folder to fill with files, which takes the place of the folder `path` (of what it links to) once the
-    block has ended without an error. `last`: the file that says what the others are. `goes`: what an earlier one may
-    have besides, and is removed; whatever else is in the folder then is somebody's, and stays.
+    """An empty folder to fill with files, which replaces the folder `path` (or its link's target) if the block ends
+    without an error.
 
-    A process that is killed leaves the old folder, the new one or, in the instant between two renames, none; what it
-    leaves behind beside them is put back or cleared away by the next call. Where the folder itself cannot be moved, or
-    something is to stay in it, its files are replaced as `write_together` does. One process at a time: where one owns
-    the folder, it owns what takes its place.
+    `last`: the file that describes the others and makes them count. `goes`: names of files of an earlier version that
+    are removed. Any other file in the folder belongs to the user and stays.
+
+    A process that is killed leaves the old folder, the new one or, between two renames, none; the next call restores
+    or removes what it left behind. If the folder itself cannot be moved, or has files that stay, its files are replaced
+    as by `write_together`. Not for several processes at a time. The owner of the folder also owns the new one.
     """
     path = path.resolve()
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -185,7 +187,7 @@ def replace_folder(path: Path, last: str, goes: Collection[str] = ()) -> Iterato
     except OSError:
         if not path.is_dir():
             raise
-        unfinished = path / f".new.{os.getpid()}.tmp"  # the folder around it is another's
+        unfinished = path / f".new.{os.getpid()}.tmp"  # the folder around it cannot be written
         _remove(unfinished)
         unfinished.mkdir()
     try:
@@ -201,16 +203,16 @@ def replace_folder(path: Path, last: str, goes: Collection[str] = ()) -> Iterato
 
 
 def _swap(new: Path, path: Path, previous: Path, goes: Collection[str]) -> bool:
-    """Whether a folder could be put in the place of another, which is kept as `previous`: not in that of a mount point,
-    nor where what is around it is another's or something in it stays, nor of the current folder, in which whoever
-    stands would be left nowhere.
+    """Replace a folder by another one, and keep it as `previous`. Returns False if that is not possible: for a mount
+    point, if the folder around it cannot be written, if some of its files stay, and for the current folder, where a
+    shell would otherwise be left in a removed folder.
     """
     if path.exists():
         if new.parent == path or path == Path.cwd().resolve():
             return False
         if not set(os.listdir(path)) <= {*os.listdir(new), *goes, OWNER}:
             return False
-        with contextlib.suppress(OSError):  # nobody owns it, or the disk knows no second names
+        with contextlib.suppress(OSError):  # no owner, or a file system without hard links
             os.link(path / OWNER, new / OWNER)  # the same file, and so the same lock
         try:
             path.rename(previous)
@@ -221,8 +223,8 @@ def _swap(new: Path, path: Path, previous: Path, goes: Collection[str]) -> bool:
 
 
 def _fill(path: Path, new: Path, last: str, goes: Collection[str]) -> None:
-    """Put the files of a folder in the place of those of their names in another, from which others go."""
-    names = [last, *sorted({each.name for each in new.iterdir()} - {last, OWNER})]
+    """Replace files in a folder by those of the same names in another one, and remove the files that go."""
+    names = [last, *sorted({file.name for file in new.iterdir()} - {last, OWNER})]
 
     def copy(first: Path) -> None:
         for name in names:

@@ -1,8 +1,9 @@
-"""One owner at a time for a folder that is written to; ownership ends with its process, however that ends.
+"""One owner at a time for a folder that is written to. Ownership ends with the owner's process, however that ends.
 
 The owner holds a lock (flock) on a file in the folder, which the kernel drops when the process is gone; network file
-systems carry it to other hosts. Where they do not, the file tells too: it says who owns the folder, and its owner
-touches it every few seconds. Whoever finds the name of another host in it watches for a while whether it is touched.
+systems carry the lock to other hosts. On file systems without locks the file itself serves: it names the owner, who
+touches it every few seconds. A process that finds the name of an owner on another host in it watches for a while
+whether it is touched.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ TOUCHED_SECONDS = 2.0
 WATCHED_SECONDS = 3.5 * TOUCHED_SECONDS
 LOOK_SECONDS = 0.2
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What a file system answers that knows no locks."""
+"""Errors of file systems without locks."""
 
 
 @contextlib.contextmanager
 def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
-    """Own `folder`, which is made if it is not there, and clear away what a killed owner was writing in it. One that
-    is empty at the end is removed.
+    """Own `folder`, which is created if necessary, and remove unfinished files of a killed owner. If it is empty at the
+    end, the folder is removed.
 
-    Raises: UserError when another process owns it still after `patience_seconds`, saying which one; OSError when it
-    cannot be written to.
+    Raises: UserError when another process still owns it after `patience_seconds`, naming that process; OSError when it
+    cannot be written.
     """
     file = folder / OWNER
     descriptor = _taken(file, time.monotonic() + patience_seconds)
@@ -54,8 +55,8 @@ def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether a process owns `folder` now, as far as can be seen without a wait and without the lock, which whoever
-    wants to own it must find free: the file was touched just now, and if its owner ran here it is still there.
+    """Whether a process owns `folder`, as far as can be told without waiting and without taking the lock, which would
+    get in the way of a new owner: the file was touched recently, and an owner on this host still exists.
     """
     file = folder / OWNER
     try:
@@ -76,7 +77,7 @@ def _touch(descriptor: int, ended: threading.Event) -> None:
 
 
 def _taken(file: Path, deadline: float) -> int:
-    """The file, locked and with our name in it."""
+    """Descriptor of the file, locked and with our name in it."""
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -104,7 +105,7 @@ def _taken(file: Path, deadline: float) -> int:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Whether the lock was free and is ours now; None where there are no locks."""
+    """Whether the lock was free and is now ours; None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -117,9 +118,10 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _lives(file: Path, owner: str, *, locked: bool) -> bool:
-    """Whether the owner that the file names is there although the lock is free.
+    """Whether the owner that the file names exists although the lock is free.
 
-    On the kernel that it ran on the lock is the truth. On another it is there as long as it touches the file.
+    On the kernel that the owner runs on, the lock is decisive. On another one, the owner exists as long as it touches
+    the file.
     """
     if not owner or (locked and owner.endswith(_boot())):
         return False
@@ -132,13 +134,13 @@ def _lives(file: Path, owner: str, *, locked: bool) -> bool:
 
 
 def _touched(file: Path) -> int:
-    with contextlib.suppress(OSError), file.open("rb") as opened:  # opening asks the server anew
+    with contextlib.suppress(OSError), file.open("rb") as opened:  # opening queries the server again
         return os.fstat(opened.fileno()).st_mtime_ns
     return 0
 
 
 def _ours(file: Path, descriptor: int) -> bool:
-    """Whether the file in the folder is still the one that was opened: its last owner removes it."""
+    """Whether the file in the folder is still the one that was opened; its last owner may have removed it."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), file.stat())
     return False
@@ -149,7 +151,7 @@ def _name() -> str:
 
 
 def _boot() -> str:
-    """What tells a running kernel from all others."""
+    """An identifier of the running kernel, unlike that of any other."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Values that are kept as files of their own: YAML, read strictly."""
+"""Values stored as files of their own: YAML, read strictly."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _QUOTED = re.compile(r"(?<!\w)('[^']*'|\"[^\"]*\")(?!\w)")
 
 
 def read_record(file: Path, what: str, kind: type[Kept]) -> Kept:
-    """The value that a file holds; `what` it is for a reader, as in "a trial of a search".
+    """The value in a file. `what` describes it in messages, as in "a trial of a search".
 
-    Raises: UserError when the file is not there, cannot be read or holds another value; DamagedError when it is not
+    Raises: UserError when the file is missing, cannot be read or holds something else; DamagedError when it is not
     UTF-8.
     """
     text = read_text(file, what)
@@ -30,20 +30,20 @@ def read_record(file: Path, what: str, kind: type[Kept]) -> Kept:
 
 
 def _advises(words: str) -> bool:
-    """Whether a message says what to do: behind a semicolon, as all of ours, that is not of what it quotes."""
+    """Whether a message says what to do next: it has a semicolon outside of what it quotes, as all our messages do."""
     return ";" in _QUOTED.sub("", words)
 
 
 def find_record(file: Path, what: str, kind: type[Kept]) -> Kept | None:
-    """The same, and None where there is no such file.
+    """The value in a file as from `read_record`, or None if there is no such file.
 
-    Raises: UserError when the file cannot be read or holds another value; DamagedError when it is not UTF-8.
+    Raises: UserError when the file cannot be read or holds something else; DamagedError when it is not UTF-8.
     """
     return read_record(file, what, kind) if file.is_file() else None
 
 
 def cached_record(file: Path, kind: type[Kept]) -> Kept | None:
-    """The value that a file holds; None where it holds none that can be read: that of a cache is made again then."""
+    """The value in a file of a cache; None if it cannot be read and has to be made again."""
     try:
         return find_record(file, "what is cached", kind)
     except UserError:

@@ -1,4 +1,4 @@
-"""A folder for what a process needs only while it runs, under TMPDIR; a killed process's is removed by the next one."""
+"""A temporary folder of a running process, under TMPDIR. That of a killed process is removed by the next process."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PREFIX = "fb"  # short, since sockets with long names lie in it
-OWNER = "owner.lock"  # locked as long as its process lives
+PREFIX = "fb"  # short, because paths of sockets in the folder must not be too long
+OWNER = "owner.lock"  # locked as long as the owner lives
 UNLOCKED = "owner.new"
-LENGTH = len(PREFIX) + 9  # of a folder's name and the slash before it
+LENGTH = len(PREFIX) + 9  # length of a folder's name and the slash before it
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder of this process alone, removed at the end.
+    """An empty folder for this process alone, removed at the end.
 
-    Raises: OSError when no folder can be made, because the disk is full say.
+    Raises: OSError when it cannot be made, for example because the disk is full.
     """
     clear_abandoned()
     with contextlib.ExitStack() as stack:
@@ -29,14 +29,14 @@ def scratch_folder() -> Iterator[Path]:
         owner = os.open(folder / UNLOCKED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, owner)
         fcntl.flock(owner, fcntl.LOCK_EX)
-        (folder / UNLOCKED).rename(folder / OWNER)  # under this name it is locked, or its process is gone
+        (folder / UNLOCKED).rename(folder / OWNER)  # a file of this name is locked, or its process is gone
         yield folder
 
 
 def clear_abandoned() -> None:
-    """Remove the folders of processes that are gone: the kernel has dropped their locks."""
+    """Remove folders of processes that are gone, whose locks the kernel has dropped."""
     for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}????????/{OWNER}"):
-        with contextlib.suppress(OSError):  # another user's, or one that another process removes just now
+        with contextlib.suppress(OSError):  # another user's, or being removed by another process
             owner = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""ONNX: the graph as it is, run by ONNX Runtime on the CPU."""
+"""ONNX: the exported graph itself, run by ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def open_file(path: Path) -> Call:
 
 
 def open_graph(graph: bytes) -> Call:
-    """What runs a graph, as `open_file` what is in a file."""
+    """A call that runs a graph, as `open_file` does with a file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # others may need the cores
+    options.intra_op_num_threads = 1  # other work may need the cores
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (held,) = session.get_inputs()
 

@@ -1,4 +1,4 @@
-"""OpenVINO IR: operations in an .xml file and weights, in full precision, in a .bin file beside it."""
+"""OpenVINO IR: operations in an .xml file, and weights in full precision in a .bin file beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TITLE = "OpenVINO IR"
 LIBRARY = "openvino"
 SUFFIXES: tuple[str, ...] = (".xml", ".bin")
-FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}  # others may need the cores
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}  # other work may need the cores
 
 
 def missing() -> str | None:
@@ -31,8 +31,8 @@ def write(exported: Exported, path: Path) -> None:
 
     try:
         openvino.save_model(openvino.Core().read_model(exported.graph), path, compress_to_fp16=False)
-    except RuntimeError as error:  # it says no more than this of a full disk either
-        raise ExportError(f"{TITLE} cannot be written ({_line(error)}); see whether the disk is full") from None
+    except RuntimeError as error:  # the same error for a full disk
+        raise ExportError(f"{TITLE} cannot be written ({_line(error)}); check whether the disk is full") from None
 
 
 def open_file(path: Path) -> Call:

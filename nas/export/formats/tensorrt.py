@@ -1,8 +1,8 @@
-"""TensorRT: a serialized engine, for GPUs of the kind and for the version of TensorRT that it was built with.
+"""TensorRT: a serialized engine, usable on GPUs of the same kind and with the TensorRT version that it was built with.
 
-Weakly typed, as TensorRT 10 offers it: with fp16 the builder may choose half precision layer by layer, which is what a
-deployment gets from the same file. INT8 is taken where the graph is quantized, symmetrically. (TensorRT 11 has strongly
-typed networks only.) What `write` gives is in full precision, without TF32 too.
+Networks are weakly typed, as TensorRT 10 offers: with fp16 the builder may choose half precision layer by layer, as a
+deployment would from the same file. INT8 is used where the graph is symmetrically quantized. (TensorRT 11 has only
+strongly typed networks.) Files from `write` are in full precision, without TF32.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def missing() -> str | None:
 
 
 def missing_library() -> str | None:
-    """None when TensorRT is here, else how to get it; whether there is a GPU is not looked at."""
+    """None if TensorRT is here, else how to get it; does not check for a GPU."""
     for name in ("onnx", LIBRARY):
         if importlib.util.find_spec(name) is None:
             return f"pip install '{name}{f'<{NEWEST + 1}' if name == LIBRARY else ''}'"
@@ -52,7 +52,7 @@ def missing_library() -> str | None:
 
 
 def version() -> str:
-    """As the module says it: what installed it may be called tensorrt, tensorrt-cu12 or nvidia-tensorrt."""
+    """The module's own version: the installed package may be tensorrt, tensorrt-cu12 or nvidia-tensorrt."""
     import tensorrt
 
     return str(tensorrt.__version__)
@@ -72,7 +72,7 @@ def open_file(path: Path) -> Call:
 
     plan = path.read_bytes()
     if tensorrt.Runtime(_logger()).deserialize_cuda_engine(plan) is None:
-        raise ExportError(f"{path}: expected an engine of this TensorRT and GPU, got one that it cannot read")
+        raise ExportError(f"{path}: expected an engine for this TensorRT and GPU, got another one; export it here")
 
     def run(image: NDArray[np.float32]) -> NDArray[Any]:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -83,10 +83,12 @@ def open_file(path: Path) -> Call:
 
 
 def build(graph: bytes, *, half: bool, int8: bool = False, tf32: bool = True) -> Any:
-    """A serialized engine of a graph for the current GPU; `half` and `tf32` are what the builder may compute in.
-    `int8`: the graph is quantized (`nas.export.quantized`, for a GPU), and computed so there.
+    """A serialized engine of a graph for the current GPU.
 
-    Raises: RuntimeError when TensorRT cannot.
+    `half`, `tf32`: whether the builder may use half precision and TF32. `int8`: the graph is quantized for a GPU
+    (`nas.export.quantized`), and the quantized part is computed in INT8.
+
+    Raises: RuntimeError when TensorRT cannot build it.
     """
     import tensorrt
 
@@ -101,16 +103,16 @@ def build(graph: bytes, *, half: bool, int8: bool = False, tf32: bool = True) ->
         config.set_flag(tensorrt.BuilderFlag.FP16)
     if int8:
         config.set_flag(tensorrt.BuilderFlag.INT8)
-    if not tf32:  # which is on unless told otherwise
+    if not tf32:  # it is on by default
         config.clear_flag(tensorrt.BuilderFlag.TF32)
     plan = builder.build_serialized_network(definition, config)
     if plan is None:
-        raise RuntimeError("TensorRT built no engine from the exported graph; its messages say why")
+        raise RuntimeError("TensorRT built no engine from the exported graph; see its messages")
     return plan
 
 
 def open_plan(plan: Any, image: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """What runs a serialized engine on the `image` (1, 3, H, W) that lies on the current GPU: call() -> its output."""
+    """A call that runs a serialized engine on `image` (1, 3, H, W), on the current GPU: call() -> output."""
     import tensorrt
     import torch
 
@@ -129,7 +131,7 @@ def open_plan(plan: Any, image: torch.Tensor) -> Callable[[], torch.Tensor]:
     context.set_tensor_address(INPUT_NAME, image.data_ptr())
     context.set_tensor_address(name, output.data_ptr())
     stream = torch.cuda.Stream(device=image.device)  # type: ignore[no-untyped-call]
-    # The context holds bare addresses: what they point at has to live as long.
+    # The context holds bare addresses, so engine and image have to live as long as it does.
     return functools.partial(_execute, context, stream, output, (engine, image))
 
 

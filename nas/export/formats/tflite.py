@@ -1,4 +1,4 @@
-"""TFLite: a file for LiteRT, converted from the PyTorch network by LiteRT's own converter, in full precision."""
+"""TFLite: a file for LiteRT, made from the PyTorch network by LiteRT's own converter, in full precision."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LIBRARY = "litert-torch"
 SUFFIXES: tuple[str, ...] = (".tflite",)
 MODULES = {"litert_torch": LIBRARY, "ai_edge_litert": "ai-edge-litert"}
 REFUSALS = (ImportError, AttributeError, TypeError, ValueError, RuntimeError)
-"""What they raise of a network or a file that they cannot take, and where their version does not fit torch's."""
-MOST_WORDS = 300  # characters of what a library says
+"""Errors of the libraries for networks or files that they cannot handle, or if their version does not fit torch."""
+MOST_WORDS = 300  # characters of a library's message
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # environment variable
 
 
@@ -56,7 +56,7 @@ def open_file(path: Path) -> Call:
     try:
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(model_path=str(path), num_threads=1)  # others may need the cores
+        interpreter = Interpreter(model_path=str(path), num_threads=1)  # other work may need the cores
         interpreter.allocate_tensors()
         (given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
     except REFUSALS as error:
@@ -77,7 +77,7 @@ def _refused(what: str, library: str, error: Exception) -> ExportError:
 
 
 def _labelling(network: nn.Module) -> nn.Module:
-    """A module that gives labels (N, H, W) of images (N, 3, H, W)."""
+    """A module from images (N, 3, H, W) to labels (N, H, W)."""
     from torch import nn
 
     from space.network import labels_of
@@ -94,17 +94,17 @@ def _labelling(network: nn.Module) -> nn.Module:
 
 
 def _with_cropped_deconvolutions(network: nn.Module) -> nn.Module:
-    """A copy whose transposed convolutions pad nothing and are cropped behind, which is what TFLite has of them.
+    """A copy whose transposed convolutions have no padding and are cropped instead, as TFLite supports them.
 
-    Raises: ExportError where one gives more rows or columns than that leaves.
+    Raises: ExportError when one has more output padding than such a crop leaves.
     """
     from torch import nn
 
     copied = copy.deepcopy(network).cpu().eval()
     for name, module in copied.named_modules():
         if isinstance(module, nn.ConvTranspose2d):
-            padding = [int(str(each)) for each in module.padding]
-            if any(more > each for more, each in zip(module.output_padding, padding, strict=True)):
+            padding = [int(str(length)) for length in module.padding]
+            if any(more > length for more, length in zip(module.output_padding, padding, strict=True)):
                 raise ExportError(
                     f"{TITLE} cannot be written: {name}: expected an output_padding of {tuple(module.padding)} at most "
                     f"(its padding), got {tuple(module.output_padding)}; use another format"
@@ -114,21 +114,21 @@ def _with_cropped_deconvolutions(network: nn.Module) -> nn.Module:
 
 
 def _cropped(layer: nn.ConvTranspose2d, image: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
-    """What a transposed convolution gives, computed without its padding."""
+    """The output of a transposed convolution, computed without padding and then cropped."""
     from torch.nn import functional
 
     whole = functional.conv_transpose2d(
         image, layer.weight, layer.bias, stride=layer.stride, groups=layer.groups, dilation=layer.dilation
     )
-    top, left = (int(each) for each in layer.padding)
-    lower, right = (int(each) for each in layer.output_padding)
+    top, left = (int(length) for length in layer.padding)
+    lower, right = (int(length) for length in layer.output_padding)
     height, width = output_size or (whole.shape[-2] - 2 * top + lower, whole.shape[-1] - 2 * left + right)
     return whole[..., top : top + height, left : left + width]
 
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """The converter tells every step, and warns of what its own libraries will change."""
+    """Suppress the converter's reports of its steps and its warnings about its own libraries."""
     before = os.environ.get(LEVEL)
     os.environ[LEVEL] = "2" if before is None else before
     try:

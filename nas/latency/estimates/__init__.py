@@ -1,1 +1,1 @@
-"""Milliseconds without measuring: the work that layers do, its prices, tables of them and how they are found."""
+"""Latency estimates without measuring: the work of layers, its prices, latency tables, and how tables are made."""

@@ -1,10 +1,10 @@
-"""Calibration: a `LatencyTable` of a device from random networks measured on it, and how well it estimates others.
+"""Calibration: a `LatencyTable` of a device, fitted to random networks measured on it, and the error of its estimates.
 
-The networks are drawn from the whole space, not from a study's, and at widths from a twentieth of what was drawn to all
-of it, as a search tries them. What was measured is kept line by line beside the table, in the folder `tables` of the
-cache, so that an interrupted calibration goes on where it was, a longer one adds to a shorter one, and the next one
-measures again what was disturbed, but does not try again what the target refuses. Every fourth network is left out of
-the fit to judge the table by; the table that is kept is fitted to all of them.
+The networks are drawn from the whole space rather than from a study's, and scaled to between a twentieth and all of the
+drawn width, since a search tries such widths. Measurements are kept line by line beside the table, in the folder
+`tables` of the cache: an interrupted calibration resumes, a longer one adds to a shorter one, and the next one repeats
+disturbed measurements but not networks that the target refuses. Every fourth network is left out of a first fit to
+judge the table by; the table that is kept is fitted to all of them.
 """
 
 from __future__ import annotations
@@ -40,42 +40,42 @@ from space.scale import scale_width
 from space.search_space import Space
 
 NETWORKS = 550
-FEWEST = 20  # to fit anything to
+FEWEST = 20  # networks for a fit
 TOGETHER = 4  # networks that take turns
-SAMPLES_WITHIN = 0.03  # of each latency
+SAMPLES_WITHIN = 0.03  # half of the 95 % interval of each latency, as a share of it
 NARROWEST = 0.05  # width factor
 MOST_MULTIPLY_ADDS = 70_000  # per pixel of the image; ERFNet has 56,000
-MOST_DRAWS = 100  # of which none becomes so small, before the input is too small for any
+MOST_DRAWS = 100  # attempts to draw a network that small, before the input counts as too small
 LEFT_OUT_EVERY = 4  # every fourth network is left out of the fit
-FEWER = 0.9  # of the networks of a kept table: one fitted to less does not replace it
+FEWER = 0.9  # a table fitted to less than this share of a kept table's networks does not replace it
 TABLE, SAMPLES, REFUSED = "table.yaml", "samples.jsonl", "refused.jsonl"  # in the folder of the device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What is kept of a draw."""
+    """A network drawn at random, as it is recorded."""
 
     index: int
-    """Of the draw."""
+    """Number of the draw."""
     key: str
-    """Of the architecture: a draw that has changed since is not used."""
+    """Key of the architecture; the record is not used if the same number now draws another one."""
     num_classes: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """That it had; what has others is not used, nor where an earlier version did not say."""
+    """Number of classes; records with another number, or of earlier versions without it, are not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredNetwork(Drawn):
-    """One measured network: the draw that it is, and what came out.
+    """A drawn network and its measurement.
 
     Raises: UserError when the ratio or the anchor is not positive.
     """
 
     ratio: float
-    """Of its latency to the reference network's."""
+    """Latency of the network over latency of the reference."""
     reference_milliseconds: float
-    """The anchor."""
+    """The anchor: usual latency of the reference."""
     seconds: float
-    """That measuring it took."""
+    """Duration of the measurement."""
     flagged: bool
     """Whether the machine was disturbed."""
 
@@ -88,7 +88,7 @@ class MeasuredNetwork(Drawn):
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedNetwork(Drawn):
-    """A network that the target cannot time, although it does others."""
+    """A drawn network that the target cannot time, although it can time others."""
 
     reason: str
 
@@ -98,7 +98,7 @@ Kept = TypeVar("Kept", bound=Drawn)
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A network that was left out of the fit, and what a table fitted to the others estimates for it."""
+    """A network that was left out of the fit, and its estimate by a table fitted to the others."""
 
     name: str
     measured_milliseconds: float
@@ -109,22 +109,22 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A table fitted to all networks, and estimates of left-out ones by a table fitted to the others."""
+    """A table fitted to all networks, and estimates for left-out networks by a table fitted to the others."""
 
     table: LatencyTable
     left_out: tuple[LeftOut, ...]
     flagged: int
-    """Measurements that were not used, since the machine was disturbed."""
+    """Number of measurements that were not used because the machine was disturbed."""
     refused: tuple[str, ...]
-    """Why networks were not measured: the target cannot time them."""
+    """Reasons why the target cannot time some networks, which were left out."""
     better: LatencyTable | None
-    """The table that stays, since it was fitted to more networks; None where this one is kept."""
+    """The kept table, which stays because it was fitted to more networks; None if `table` replaced it."""
 
 
 def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
-    """The network number `index` for input `size`: a random one of the whole space, narrower at random.
+    """The network number `index` for input `size` (H, W): random from the whole space, with a random smaller width.
 
-    Raises: UserError for an input so small that nothing is cheap enough for it.
+    Raises: UserError when the input is so small that no network is cheap enough for it.
     """
     chance = random.Random(f"calibration {index}")
     most = MOST_MULTIPLY_ADDS * size[0] * size[1]
@@ -134,21 +134,22 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
         while space.multiply_adds(architecture, size, num_classes) > most:
             narrower = scale_width(architecture, 0.7)
             if narrower == architecture:
-                break  # it cannot become small enough: another one
+                break  # it cannot become small enough: draw another
             architecture = narrower
         else:
             return architecture
-    raise UserError(f"expected an input that networks fit, got {size[0]}x{size[1]}; calibrate at a larger one")
+    raise UserError(f"expected an input large enough for a network, got {size[0]}x{size[1]}; calibrate at a larger one")
 
 
 def measure_networks(meter: Meter, networks: int, progress: Progress) -> list[str]:
-    """Measure the first `networks` draws that have not been measured undisturbed on this device, nor refused by it, and
-    keep the results; `progress` hears of them. Why some could not be measured this time, such as for want of memory.
+    """Measure those of the first `networks` draws that were not yet measured undisturbed or refused on this device, and
+    keep the results; `progress` counts them. Returns the reasons why some could not be measured this time, for example
+    lack of memory.
 
-    Raises: UserError when the folder of tables cannot be written, or the target times nothing at all.
+    Raises: UserError when the folder of tables cannot be written, or the target cannot time any network.
     """
     undisturbed = [sample for sample in read_samples(meter) if not sample.flagged]
-    known = {each.index for each, _ in _drawn_now(meter, [*undisturbed, *read_refused(meter)])}
+    known = {record.index for record, _ in _drawn_now(meter, [*undisturbed, *read_refused(meter)])}
     missing = [index for index in range(networks) if index not in known]
     failed: list[str] = []
     with progress.over("measured", networks, unit="networks", done=networks - len(missing)):
@@ -164,7 +165,7 @@ def measure_networks(meter: Meter, networks: int, progress: Progress) -> list[st
 def calibrate(meter: Meter) -> Calibration:
     """Fit a table to all networks measured on this device, judge it, and keep it unless one of more networks is kept.
 
-    Raises: UserError when there are too few.
+    Raises: UserError when too few networks were measured.
     """
     kept = _drawn_now(meter, read_samples(meter))
     used = [(sample, architecture) for sample, architecture in kept if not sample.flagged]
@@ -173,7 +174,7 @@ def calibrate(meter: Meter) -> Calibration:
             f"expected at least {FEWEST} undisturbed measurements to fit a table to, got {len(used)}; measure more "
             "networks, with the machine left alone"
         )
-    anchored = used[-1][0].reference_milliseconds  # in the newest one: those before it may be by an earlier anchor
+    anchored = used[-1][0].reference_milliseconds  # of the newest sample: older ones may use an earlier anchor
     used.sort(key=lambda pair: pair[0].index)
     prices, left_out = fit_and_judge(used, meter.size, meter.num_classes, anchored)
     table = LatencyTable(
@@ -192,7 +193,7 @@ def calibrate(meter: Meter) -> Calibration:
     better = before if before is not None and table.networks < FEWER * before.networks else None
     if better is None:
         write_text(_folder(meter) / TABLE, strict.dump(table))
-    refused = tuple(each.reason for each, _ in _drawn_now(meter, read_refused(meter)))
+    refused = tuple(record.reason for record, _ in _drawn_now(meter, read_refused(meter)))
     return Calibration(table=table, left_out=left_out, flagged=len(kept) - len(used), refused=refused, better=better)
 
 
@@ -202,9 +203,9 @@ def fit_and_judge(
     num_classes: int,
     anchored: float,
 ) -> tuple[Prices, tuple[LeftOut, ...]]:
-    """Prices of work fitted to all networks that were measured at input `size` (height, width), as shares of what the
-    reference takes; and every fourth of these networks, with what a fit to the others estimates for it where the
-    reference takes `anchored` milliseconds.
+    """Prices of work fitted to all networks that were measured at input `size` (height, width), as shares of the
+    reference's latency; and every fourth of these networks with its estimate by a fit to the others, in milliseconds
+    on a device where the reference takes `anchored` milliseconds.
     """
     works = [work_of(architecture, size, num_classes) for _, architecture in measured]
     ratios = [sample.ratio for sample, _ in measured]
@@ -224,13 +225,13 @@ def fit_and_judge(
 
 
 def error_of(estimates: Sequence[LeftOut]) -> float:
-    """Mean absolute error of estimated milliseconds, as a share of the measured ones."""
+    """Mean absolute error of estimates, as a share of the measured latency."""
     return statistics.fmean(abs(each.estimated_milliseconds / each.measured_milliseconds - 1) for each in estimates)
 
 
 def kept_table(meter: Meter) -> LatencyTable | None:
-    """The table of this device at this input size, or None when there is none that can be used. Its milliseconds are by
-    the device's anchor of now, where this machine keeps that.
+    """The table of this device at this input size; None if there is no usable one. Its milliseconds use the device's
+    current anchor, if this machine has it.
     """
     table = cached_record(_folder(meter) / TABLE, LatencyTable)
     now = anchor.read(anchor.path_of(device_key.key_of_anchor(meter.environment, meter.target, meter.size)))
@@ -238,17 +239,17 @@ def kept_table(meter: Meter) -> LatencyTable | None:
 
 
 def read_samples(meter: Meter) -> list[MeasuredNetwork]:
-    """The last measurement on this device of each network with so many classes, from the oldest to the newest."""
+    """The last measurement on this device of each network with the meter's number of classes, oldest first."""
     return _read(meter, SAMPLES, lambda line: strict.parse(line, MeasuredNetwork, SAMPLES))
 
 
 def read_refused(meter: Meter) -> list[RefusedNetwork]:
-    """The networks with so many classes that the target could not time."""
+    """The networks with the meter's number of classes that the target could not time."""
     return _read(meter, REFUSED, lambda line: strict.parse(line, RefusedNetwork, REFUSED))
 
 
 def _read(meter: Meter, name: str, parse: Callable[[str], Kept]) -> list[Kept]:
-    """The last line of each draw in a file; incomplete or invalid lines are skipped."""
+    """The last record of each draw in a file; incomplete and invalid lines are skipped."""
     found: dict[int, Kept] = {}
     try:
         lines = (_folder(meter) / name).read_text("utf-8").splitlines()
@@ -256,34 +257,34 @@ def _read(meter: Meter, name: str, parse: Callable[[str], Kept]) -> list[Kept]:
         return []
     for line in lines:
         with contextlib.suppress(UserError):
-            kept = parse(line)  # JSON is YAML
-            if kept.num_classes == meter.num_classes:
-                found.pop(kept.index, None)
-                found[kept.index] = kept
+            record = parse(line)  # JSON is YAML
+            if record.num_classes == meter.num_classes:
+                found.pop(record.index, None)
+                found[record.index] = record
     return list(found.values())
 
 
 def _drawn_now(meter: Meter, kept: Sequence[Kept]) -> list[tuple[Kept, Architecture]]:
-    """Those of which the same network is drawn now, and the networks."""
-    drawn = [(each, draw(each.index, meter.size, meter.num_classes)) for each in kept]
-    return [(each, architecture) for each, architecture in drawn if each.key == architecture.key]
+    """The records whose number still draws the same network, with these networks."""
+    drawn = [(record, draw(record.index, meter.size, meter.num_classes)) for record in kept]
+    return [(record, architecture) for record, architecture in drawn if record.key == architecture.key]
 
 
 def _keep(meter: Meter, found: Sequence[MeasuredNetwork | RefusedNetwork]) -> None:
     folder = _folder(meter)
     try:
-        for each in found:
-            name = SAMPLES if isinstance(each, MeasuredNetwork) else REFUSED
-            _add_line(folder / name, json.dumps(strict.plain(each)))
+        for record in found:
+            name = SAMPLES if isinstance(record, MeasuredNetwork) else REFUSED
+            _add_line(folder / name, json.dumps(strict.plain(record)))
     except OSError as error:
         raise UserError(
-            f"cannot keep what was measured in {folder} ({error.strerror}); free space there, or set XDG_CACHE_HOME "
+            f"cannot keep measurements in {folder} ({error.strerror}); free space there, or set XDG_CACHE_HOME "
             "to a folder that can be written"
         ) from None
 
 
 def _add_line(file: Path, line: str) -> None:
-    """At the end of a file, behind a line that a crash may have cut short."""
+    """Append a line to a file whose last line a crash may have cut short."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as lines:
         if lines.tell():
@@ -294,7 +295,7 @@ def _add_line(file: Path, line: str) -> None:
 
 
 def _measure(meter: Meter, indices: Sequence[int]) -> tuple[list[MeasuredNetwork | RefusedNetwork], list[str]]:
-    """What is kept of draws, and why of others nothing is."""
+    """Records to keep of some draws, and the reasons why others have none."""
     drawn = [draw(index, meter.size, meter.num_classes) for index in indices]
     begun = time.monotonic()
     latencies = time_each(meter, drawn, within=SAMPLES_WITHIN)

@@ -1,6 +1,6 @@
-"""Milliseconds without measuring: from the device's latency table, corrected by what was measured since.
+"""Latency estimates from the device's table, corrected by measurements made since.
 
-Without a table, prices are found from the measurements alone; before there are any, multiply-adds take their place.
+Without a table, prices are fitted to the measurements alone; before there are any, multiply-adds stand in.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from space.channels import Widths
 from space.count import graph_multiply_adds, multiply_adds
 from space.graph import Graph
 
-UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before anything was measured
+UNKNOWN_DEVICE = 1e8  # multiply-adds per millisecond, before any measurement
 
 
 class Estimates:
-    """Estimates on one target for input `size` (height, width); they change only by `learn`."""
+    """Estimates for one target at input `size` (height, width). Only `learn` changes them."""
 
     def __init__(self, size: tuple[int, int], num_classes: int, table: LatencyTable | None = None) -> None:
         self._size = size
@@ -31,7 +31,7 @@ class Estimates:
         self._fresh = True
 
     def copy(self) -> Estimates:
-        """Estimates that know the same, and learn apart from these."""
+        """Independent estimates with the same knowledge."""
         other = Estimates(self._size, self._num_classes, self._table)
         other._works, other._measured = dict(self._works), dict(self._measured)
         other._prices, other._fresh = self._prices, self._fresh
@@ -39,11 +39,11 @@ class Estimates:
 
     @property
     def measured(self) -> int:
-        """How many architectures they have learned of."""
+        """Number of architectures learned."""
         return len(self._measured)
 
     def learn(self, architecture: Architecture, milliseconds: float, *, disturbed: bool = False) -> None:
-        """Take a measurement into account, the last one of an architecture; that of a disturbed machine counts less."""
+        """Learn the latency of an architecture, in place of an earlier one. A disturbed measurement counts less."""
         key = architecture.key
         if self._measured.get(key) == (milliseconds, disturbed):
             return
@@ -53,14 +53,14 @@ class Estimates:
         self._fresh = False
 
     def architecture(self, architecture: Architecture) -> float:
-        """Milliseconds of an architecture."""
+        """Estimated milliseconds of an architecture."""
         prices = self._fitted()
         if prices is None:
             return multiply_adds(architecture, self._size, self._num_classes) / UNKNOWN_DEVICE
         return prices.sum(work_of(architecture, self._size, self._num_classes))
 
     def graph(self, graph: Graph, sizes: Widths) -> float:
-        """Milliseconds of a graph whose nodes have the given widths."""
+        """Estimated milliseconds of a graph whose nodes have the given widths."""
         prices = self._fitted()
         if prices is None:
             return graph_multiply_adds(graph, sizes, self._size) / UNKNOWN_DEVICE

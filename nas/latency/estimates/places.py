@@ -1,4 +1,4 @@
-"""What a layer's work depends on beside channels and layouts: the same for a network at all widths."""
+"""What the work of a layer depends on, apart from channels and layouts: the same for a network at all widths."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 from space.graph import Graph, Node
 from space.sizes import output_size
 
-REMEMBERED = 2**15  # layers: networks that are pruned, or filled into a budget, differ from the last one by a few
+REMEMBERED = 2**15  # layers: successive networks in pruning or width search differ in a few layers only
 
 
 class Place(NamedTuple):
-    """All that a layer's work depends on, but for channels and layouts."""
+    """Everything that a layer's work depends on, except channels and layouts."""
 
     kind: str
     mode: str
@@ -22,48 +22,50 @@ class Place(NamedTuple):
     strided: bool
     dilated: bool
     group: int
-    """Channels that each output of a convolution reads, and 0 where it reads all."""
+    """Input channels per output channel of a grouped convolution; 0 if each output reads all channels."""
     pixels: int
-    """Of its output."""
+    """Pixels of the output."""
     inside: int
-    """Of a convolution: the taps of all these pixels that do not fall into the padding."""
+    """Taps of a convolution outside the padding, summed over all output pixels."""
     first_read: tuple[int, ...]
-    """For each value that it reads, where among them the same value stands first."""
+    """For each input, the position among the inputs where the same value occurs first."""
     read_pixels: tuple[int, ...]
+    """Pixels of each input."""
     read_alone: tuple[bool, ...]
-    """Whether nothing else reads it."""
+    """Whether this layer is the only reader of each input."""
     producers: tuple[str, ...]
-    """The kind of layer whose value it is, folded normalisation left out."""
+    """Kind of the layer that computes each input, ignoring folded batch norms."""
     before_relu6: bool
+    """Whether a ReLU6 reads the output."""
     whole_factor: bool
-    """Whether every length of its output is a multiple of what it reads first."""
+    """Whether height and width of a resized output are multiples of those of its input."""
     align_corners: bool
 
 
 @dataclass(frozen=True, eq=False)
 class SharedPlace:
-    """A place as one object, however many layers have it: what it was compared with once is not compared again."""
+    """A place as an object that equal layers share, so that comparing two of them compares identities."""
 
     place: Place
 
 
 @dataclass(frozen=True)
 class _Alike:
-    """A graph as that of any other whose layers do the same, however wide they are."""
+    """A graph that equals any other graph with the same layers, whatever their widths."""
 
     shapes: tuple[tuple[object, ...], ...]
     align_corners: bool
     graph: Graph = field(compare=False)
 
 
-@functools.lru_cache(maxsize=32)  # a graph is asked for with many channels cut, one after the other
+@functools.lru_cache(maxsize=32)  # pruning asks for the same graph with many different channels removed
 def places_in(graph: Graph, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
-    """What the work of each layer depends on beside the widths."""
+    """The place of every layer of a graph at input `size` (height, width)."""
     shapes = tuple([node.shape for node in graph.nodes])
     return _places_of(_Alike(shapes, graph.align_corners, graph), size)
 
 
-@functools.lru_cache(maxsize=32)  # an architecture is asked for at many widths in a row
+@functools.lru_cache(maxsize=32)  # a width search asks for the same architecture at many widths
 def _places_of(alike: _Alike, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
     graph = alike.graph
     nodes = graph.nodes
@@ -107,7 +109,7 @@ def _places_of(alike: _Alike, size: tuple[int, int]) -> tuple[SharedPlace, ...]:
 
 
 def _inside(node: Node, read: tuple[int, int], given: tuple[int, int]) -> int:
-    """How many taps of a convolution, of all its output pixels together, read pixels and not padding."""
+    """Number of taps of a convolution, over all output pixels, that read pixels instead of padding."""
     axes = zip(read, given, node.kernel, node.stride, node.dilation, strict=True)
     return math.prod(_inside_along(*axis) for axis in axes)
 

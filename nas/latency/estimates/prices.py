@@ -1,14 +1,15 @@
-"""Prices of work from measured networks: a regression that knows what prices are like.
+"""Prices of work, fitted to measured networks by a regression with prior knowledge about prices.
 
 A network's latency is the sum of (amount x price) over some 150 quantities of work, and there are not many more
-networks than that. Plain least squares would give some quantity a price of zero and another one ten times its own. So
-prices are positive and distributed: the logarithm of a quantity's price lies around that of all quantities of its unit
-(multiply-adds of a dilated convolution cost about what multiply-adds cost), within `SPREAD`; and a latency is known to
-within `NOISE`, some of them worse. The most probable prices are found by Gauss and Newton's method with Levenberg and
-Marquardt's damping; a quantity that was seen little stays near its unit's price.
+measured networks than that. Plain least squares would set the price of one quantity to zero and that of another to ten
+times its true value. So prices are positive and have a prior distribution: the logarithm of a quantity's price lies
+around that of all quantities of its unit (a multiply-add of a dilated convolution costs about as much as any
+multiply-add), within `SPREAD`; and a latency is known to within `NOISE`, with some outliers. The most probable prices
+are found by the Gauss-Newton method with Levenberg-Marquardt damping; a quantity that was rarely seen stays near the
+price of its unit.
 
-Where prices are known already, from another time or from other networks, a few measurements only correct them: units
-together by little, single quantities by less.
+Where prices are already known, from another time or from other networks, a few measurements only correct them: units
+together by a little, single quantities by less.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from nas.latency.estimates.work import unit
 
 Vector = NDArray[np.float64]
 
-NOISE = 0.04  # of a latency, as a share of it: the model's own error included
-DISTURBED_NOISE = 0.15  # of one that was taken on a disturbed machine
-OUTLIER = 3.0  # times the noise, from which on an error counts less and less
-SPREAD = 0.5  # of log prices around their unit's
-WIDE_SPREAD = {"resized": 2.5, "moved": 2.5}  # ways to resize differ by factors of a hundred
+# Standard deviations:
+NOISE = 0.04  # of a latency, as a share of it, including the error of the model
+DISTURBED_NOISE = 0.15  # of a latency measured on a disturbed machine
+SPREAD = 0.5  # of log prices around that of their unit
+WIDE_SPREAD = {"resized": 2.5, "moved": 2.5}  # the same for units whose prices differ by factors of a hundred
 UNIT_SPREAD = 3.0  # of a unit's log price around a first guess
 KNOWN_SPREAD = 0.15  # of log prices around known ones
-KNOWN_UNIT_SPREAD = 0.3
-ROUNDS = 80
-LONGEST_STEP = 2.0  # of a log price in one round
-ENOUGH = 1e-5  # relative gain of a round, below which it is the last
+KNOWN_UNIT_SPREAD = 0.3  # of a unit's log price around a known one
+
+OUTLIER = 3.0  # errors above this multiple of the noise count less and less
+ROUNDS = 80  # most iterations
+LONGEST_STEP = 2.0  # largest change of a log price in one iteration
+ENOUGH = 1e-5  # relative gain of an iteration below which it is the last
 
 
 def fit_prices(
@@ -44,10 +47,10 @@ def fit_prices(
     known: Prices | None = None,
     disturbed: Collection[int] = (),
 ) -> Prices:
-    """The most probable prices, given the latencies of networks that did such work.
+    """The most probable prices, given the work and the latencies of some networks.
 
-    Prices are in the unit of the latencies, as `known` ones have to be. `disturbed` are the indices of latencies that
-    are less sure than others.
+    Prices are in the unit of the latencies, and `known` ones have to be too. `disturbed`: indices of latencies that
+    were measured on a disturbed machine.
     """
     assert len(works) == len(latencies) > 0
     noise = np.full(len(latencies), NOISE)
@@ -66,7 +69,7 @@ def fit_prices(
     )
     if known is not None:
         problem.start_from(known, quantities, units)
-    with threadpool_limits(1, "blas"):  # beside trainings, more threads would wait for each other, and they spin
+    with threadpool_limits(1, "blas"):  # beside trainings, more threads would spin while they wait for each other
         found = np.exp(_solve(problem))
     count = len(quantities)
     return Prices(
@@ -77,33 +80,34 @@ def fit_prices(
 
 @dataclass(kw_only=True)
 class _Problem:
-    """Unknowns are the log prices of quantities, then those of units."""
+    """A regression whose unknowns are the log prices of all quantities, followed by those of all units."""
 
     amounts: NDArray[np.float64]
-    """(networks, quantities)."""
+    """Work (networks, quantities)."""
     log_latencies: Vector
+    """Logarithms of the latencies (networks)."""
     noise: Vector
-    """Of each network's latency."""
+    """Standard deviation of each network's log latency (networks)."""
     unit_of: NDArray[np.int64]
-    """Index of each quantity's unit."""
+    """Index of each quantity's unit (quantities)."""
     spread: Vector
-    """Of each quantity's log price."""
+    """Standard deviation of each quantity's log price (quantities)."""
     apart: Vector
-    """Of each quantity: how far its log price is expected from its unit's."""
+    """Expected difference between a quantity's log price and that of its unit (quantities)."""
     unit_spread: Vector
-    """Of each unit's log price."""
+    """Standard deviation of each unit's log price (units)."""
 
     def __post_init__(self) -> None:
         self.quantities = self.amounts.shape[1]
         self.units = int(self.unit_of.max()) + 1
         self.guess = np.zeros(self.units)
-        for index in range(self.units):  # as if every unit made up an equal part of each latency
+        for index in range(self.units):  # as if each unit contributed equally to every latency
             part = self.amounts[:, self.unit_of == index].sum(axis=1)
             seen = part > 0
             self.guess[index] = np.median(self.log_latencies[seen] - np.log(part[seen])) - np.log(self.units)
 
     def start_from(self, known: Prices, quantities: Sequence[str], units: Sequence[str]) -> None:
-        """Expect prices around known ones."""
+        """Set the prior to prices around `known` ones."""
         for index, name in enumerate(units):
             if known.of_unit.get(name, 0.0) > 0:
                 self.guess[index] = np.log(known.of_unit[name])
@@ -117,12 +121,12 @@ class _Problem:
         return np.concatenate([self.guess[self.unit_of] + self.apart, self.guess])
 
     def errors(self, unknowns: Vector) -> tuple[Vector, NDArray[np.float64]]:
-        """Everything that should be 0, in units of its standard deviation, and its derivatives."""
+        """All errors, in units of their standard deviation, and their derivatives by the unknowns."""
         prices, unit_prices = unknowns[: self.quantities], unknowns[self.quantities :]
         parts = self.amounts * np.exp(prices)
         estimates = parts.sum(axis=1)
         error = (np.log(estimates) - self.log_latencies) / self.noise
-        trust = (1 + (error / OUTLIER) ** 2) ** -0.25  # the root of a weight
+        trust = (1 + (error / OUTLIER) ** 2) ** -0.25  # square root of the weight
         networks = len(error)
         slope = np.zeros((networks + self.quantities + self.units, len(unknowns)))
         slope[:networks, : self.quantities] = parts / estimates[:, None] * (trust / self.noise)[:, None]
@@ -149,7 +153,7 @@ def _solve(problem: _Problem) -> Vector:
             if new_cost < cost:
                 break
             damping *= 4
-            if damping > 1e6:  # no step of any length leads further down
+            if damping > 1e6:  # no step of any length reduces the cost
                 return unknowns
         gain = 1 - new_cost / cost
         unknowns, errors, slope, cost = tried, new_errors, new_slope, new_cost

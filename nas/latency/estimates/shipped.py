@@ -1,10 +1,9 @@
 """Latency tables that come with the package, for runtimes whose layers cost much the same on all CPUs of a kind.
 
-A price is kept as a share of what the reference network takes, which is measured on every device. At another input size
-a layer and the reference grow alike. How far off that is at sizes and numbers of threads other than those that the
-prices were found at, on the CPU on which they were found, is the table's `error`; on another CPU nobody has looked.
-What is measured in a run corrects it (`nas.latency.estimates.estimator`). `studies/latency/shipped.py` makes the files
-in `tables/`.
+A price is stored as a share of the latency of the reference network, which is measured on every device. At other input
+sizes, a layer and the reference grow alike. The table's `error` is that of its estimates at other sizes and numbers of
+threads, on the CPU where the prices were found; other CPUs were not tested. Measurements made during a run correct the
+table (`nas.latency.estimates.estimator`). `studies/latency/shipped.py` makes the files in `tables/`.
 """
 
 from __future__ import annotations
@@ -26,18 +25,19 @@ class SharesOfReference:
     """Prices of work in fp32 on CPUs, as shares of the latency of the reference network at one input size."""
 
     height: int
+    """Height of that input size."""
     width: int
-    """Of the images at which the reference takes 1."""
+    """Width of that input size."""
     of_quantity: Mapping[str, float]
     """As `LatencyTable.milliseconds`."""
     of_unit: Mapping[str, float]
     """As `LatencyTable.unit_milliseconds`."""
     networks: int
-    """How many measured ones they were found from."""
+    """Number of measured networks that the prices were fitted to."""
     error: float
-    """Mean absolute error at other sizes and threads of the same CPU, before anything is measured, as a share."""
+    """Mean absolute error of uncorrected estimates at other sizes and threads of the same CPU, as a share."""
     source: str
-    """Where and how they were measured."""
+    """Where and how the networks were measured."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
@@ -47,8 +47,8 @@ class SharesOfReference:
 
 
 def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds: float) -> LatencyTable | None:
-    """A table for input `size` (height, width) of a device whose reference network takes so long there; None where none
-    comes with the package for such a target, and for other hosts, which may be of another kind.
+    """The table for input `size` (height, width) on a device where the reference takes `reference_milliseconds` at that
+    size; None if the package has none for such a target, and for other hosts, which may be of another kind.
     """
     file = TABLES / f"{target.runtime}.yaml"
     if target.host or target.on_cuda or target.precision != "fp32" or not file.is_file():
@@ -72,20 +72,20 @@ def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds:
 def table_instead(
     targets: Sequence[Target], size: tuple[int, int], reference_milliseconds: float
 ) -> tuple[LatencyTable | None, str]:
-    """The `shipped_table` that estimates begin with where none is kept of a device, and what to say of that. In several
-    precisions it is that of the first of `targets`.
+    """The `shipped_table` to start with if a device has no table of its own, and a sentence about it to print. With
+    several precisions it is the table of the first of `targets`.
     """
     first, *others = targets
     table = shipped_table(first, size, reference_milliseconds)
     if table is not None:
-        too = f", in {' and '.join(each.precision for each in others)} too" if others else ""
+        too = f", in {' and '.join(target.precision for target in others)} too" if others else ""
         return table, (
             f"estimates begin with a table that comes with the package, {table.error:.0%} off on the CPU that it was "
-            f"made on, and what is measured corrects them{too}; `nas measure --calibrate` makes one of this device"
+            f"made on, and measurements correct them{too}; `nas measure --calibrate` makes a table of this device"
         )
     if first.precision == "fp32":
         return None, ""
     return None, (
-        f"no latency table comes with the package for {first.precision}: estimates begin with what is measured here; "
-        "`nas measure --calibrate` makes one of this target"
+        f"no latency table comes with the package for {first.precision}: estimates begin with measurements made here; "
+        "`nas measure --calibrate` makes a table of this target"
     )

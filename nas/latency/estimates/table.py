@@ -1,11 +1,10 @@
-"""LatencyTable: estimates of what every layer takes on one device. A network takes the sum.
+"""LatencyTable: prices of the work that layers do on one device. The estimate of a network is the sum over its layers.
 
-A row of a look-up table would be one layer's shape (kind, channels, kernel, stride, dilation, groups, height, width).
-Timed by itself such a row says little: the same shape repeats to within 10 % only, and the sum of rows misses what
-happens between layers (`studies/latency` has the numbers). So the table holds the price of each kind of work that
-layers do (`nas.latency.estimates.work`), found from whole networks that were measured on the device, and a row is what
-a layer's work costs. Steps of the hardware are in the work: channels come in blocks, and counts that do not divide are
-slower.
+A conventional look-up table has one row per layer shape (kind, channels, kernel, stride, dilation, groups, height,
+width). Timing such a layer by itself says little: the same shape repeats only to within 10 %, and the sum of rows
+misses what happens between layers (`studies/latency` has the numbers). So this table holds the price of each kind of
+work that layers do (`nas.latency.estimates.work`), fitted to whole networks measured on the device. Steps of the
+hardware are part of the work: channels come in blocks, and channel counts that do not divide by the block are slower.
 """
 
 from __future__ import annotations
@@ -25,54 +24,54 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What work costs."""
+    """Prices of work."""
 
     of_quantity: Mapping[str, float]
-    """Price of one unit of each quantity of work, such as "conv 3x3 multiply_adds"."""
+    """Price of each quantity of work, such as "conv 3x3 multiply_adds", per unit."""
     of_unit: Mapping[str, float]
-    """The same of quantities that no measured network had, by their unit, such as "multiply_adds"."""
+    """Price per unit, such as "multiply_adds", of quantities that no measured network had."""
 
     def sum(self, amounts: Mapping[str, float]) -> float:
-        """What some work costs."""
+        """Price of some work."""
         return sum(amount * self.of(quantity) for quantity, amount in amounts.items())
 
     def of(self, quantity: str) -> float:
-        """What one unit of a quantity costs."""
+        """Price of a quantity, per unit."""
         known = self.of_quantity.get(quantity)
         return self.of_unit.get(unit(quantity), 0.0) if known is None else known
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyTable:
-    """Prices of work on one target at one input size. An estimate is not a measurement: `error` says how far off.
+    """Prices of work on one target at one input size. An estimate is not a measurement: `error` is its typical error.
 
     Raises: UserError when a price is negative, or the input size or the anchor is not positive.
     """
 
     target: str
-    """Parses as a `Target`."""
+    """The target, as text that `Target.parse` reads."""
     height: int
     width: int
     milliseconds: Mapping[str, float]
-    """Price of one unit of each quantity of work (`Prices.of_quantity`)."""
+    """Price of each quantity of work (`Prices.of_quantity`)."""
     unit_milliseconds: Mapping[str, float]
-    """The same of quantities that no measured network had, by their unit (`Prices.of_unit`)."""
+    """Price per unit of quantities that no measured network had (`Prices.of_unit`)."""
     networks: int
-    """How many networks were measured to find the prices."""
+    """Number of measured networks that the prices were fitted to."""
     seconds: float
-    """That measuring one of them took."""
+    """Mean duration of measuring one of these networks."""
     error: float
-    """Mean absolute error of estimates for networks left out of a fit, as a share of their latency."""
+    """Mean absolute error of estimates for networks left out of the fit, as a share of their latency."""
     environment: Mapping[str, str]
-    """Device, versions, threads."""
+    """Device, versions and threads."""
     reference_milliseconds: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """The anchor that all milliseconds here are by; None where an earlier version kept the table."""
+    """The anchor that all milliseconds here use; None in tables of earlier versions."""
 
     def __post_init__(self) -> None:
         for prices in (self.milliseconds, self.unit_milliseconds):
             for quantity, price in prices.items():
                 if not price >= 0:
-                    raise UserError(f"expected a price of {quantity!r} of 0 or more, got {price}; calibrate again")
+                    raise UserError(f"expected the price of {quantity!r} to be 0 or more, got {price}; calibrate again")
         if min(self.height, self.width) < 1:
             raise UserError(f"expected a height and a width of at least 1, got {self.height}x{self.width}")
         if self.reference_milliseconds is not None and not 0 < self.reference_milliseconds < math.inf:
@@ -81,8 +80,8 @@ class LatencyTable:
             )
 
     def by_anchor(self, reference_milliseconds: float) -> LatencyTable:
-        """The same table where the reference network takes so long, and everything else in proportion. As it is where
-        its own anchor is not known.
+        """The same table for another anchor, with all prices in proportion; unchanged if the table's own anchor is not
+        known.
         """
         if self.reference_milliseconds is None:
             return self
@@ -95,10 +94,10 @@ class LatencyTable:
         )
 
     def estimate(self, architecture: Architecture, num_classes: int) -> float:
-        """Milliseconds of `architecture` for one image, upsampling and arg-max included."""
+        """Estimated milliseconds of `architecture` for one image, including upsampling and arg-max."""
         return self.prices.sum(work_of(architecture, (self.height, self.width), num_classes))
 
     @property
     def prices(self) -> Prices:
-        """Its prices, in milliseconds."""
+        """The prices in milliseconds."""
         return Prices(of_quantity=self.milliseconds, of_unit=self.unit_milliseconds)

@@ -1,18 +1,19 @@
-"""What the layers of a network ask of the hardware, in the quantities that a `LatencyTable` has prices for.
+"""The work that the layers of a network demand of the hardware, in the quantities that a `LatencyTable` has prices for.
 
-Multiply-adds alone order networks poorly (`studies/latency`): a depthwise convolution moves data, a narrow one pads
-it, a channel count that does not divide leaves the fast layout. So each layer is described as a runtime executes it:
+Multiply-adds alone rank networks poorly (`studies/latency`): a depthwise convolution mostly moves data, a narrow one
+pads it, and a channel count that does not divide leaves the fast layout. So each layer is described the way a runtime
+executes it:
 
-- Activations lie in *blocks* of 16 channels, padded (ONNX Runtime's NCHWc, oneDNN's nChw16c). A convolution that reads
-  fewer than 16 channels reads them *plain* and writes blocks; one whose input channels do not divide by 4 is plain on
-  both sides, and slow. So is a grouped one whose groups are no whole blocks. Transposed convolutions, grid pooling but
-  for the mean of a map, what spreads such a mean over a map unless it is a sum, and arg-max are plain. Changing the
-  layout is work too.
-- Kernels of blocks pass over what lies in the padding: dilated by nearly the height of a map, a 3x3 convolution has a
-  third of its rows left. A matrix product, which plain convolutions are, has it all.
-- Normalisation behind a convolution is folded into its weights, a ReLU behind it and a sum with its output into its
-  loop. Where something else reads the value in between, or there is no convolution before, they are passes of their
-  own. ReLU6 is folded into a convolution only; behind a sum it makes both plain.
+- Activations are stored in *blocks* of 16 channels, padded (ONNX Runtime's NCHWc, oneDNN's nChw16c). A convolution with
+  fewer than 16 input channels reads them *plain* and writes blocks. One whose input channels are not divisible by 4 is
+  plain on both sides, and slow; so is a grouped one whose groups are not whole blocks. Also plain are transposed
+  convolutions, pooling to a grid (but not the mean of a map), spreading such a mean over a map (unless a sum does it)
+  and arg-max. Changing the layout is work too.
+- Kernels on blocks skip taps that fall into the padding: with a dilation of nearly the height of the map, a 3x3
+  convolution computes a third of its rows. Matrix products, which plain convolutions are, compute all of them.
+- A batch norm after a convolution is folded into its weights; a ReLU after it and a sum with its output are folded into
+  its loop. If something else reads the value in between, or no convolution comes before, they are passes of their own.
+  ReLU6 is folded only into a convolution; after a sum it makes both plain.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ if TYPE_CHECKING:
 
 BLOCK = 16
 ALIGNED = 4
-SMALL_WINDOW = 3  # of a pool: wider ones add up so many pixels that each has prices of its own
-FAR_BYTES = (500_000, 2_000_000)  # what exceeds them has left a core's own caches
-NO_WORK = ("dropout", "image", "repeat")  # what is repeated are labels: a part of what a network does once
-REMEMBERED = 2**15  # layers: networks that are pruned, or filled into a budget, differ from the last one by a few
+SMALL_WINDOW = 3  # side of a pooling window; larger ones sum so many pixels that each size has its own prices
+FAR_BYTES = (500_000, 2_000_000)  # sizes above which a value no longer fits into the caches of one core
+NO_WORK = ("dropout", "image", "repeat")  # repeating labels counts as part of what a network does once
+REMEMBERED = 2**15  # layers: successive networks in pruning or width search differ in a few layers only
 
 
 def unit(quantity: str) -> str:
-    """What a quantity counts: "multiply_adds", "count", "read", ..."""
+    """The unit of a quantity, its last word: "multiply_adds", "count", "read", ..."""
     return quantity.rpartition(" ")[2]
 
 
 def total(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The work of all layers together, from that of each."""
+    """The total work of some layers."""
     sums: dict[str, float] = {}
     for each in amounts:
         for quantity, amount in each.items():
@@ -52,7 +53,7 @@ def total(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return sums
 
 
-@functools.lru_cache(maxsize=256)  # who looks for a width comes near the same ones again and again
+@functools.lru_cache(maxsize=256)  # a width search returns to the same widths
 def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> Mapping[str, float]:
     """All the work of an architecture at input `size` (height, width)."""
     graph = architecture.graph(num_classes)
@@ -60,8 +61,8 @@ def work_of(architecture: Architecture, size: tuple[int, int], num_classes: int)
 
 
 def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> list[Mapping[str, float]]:
-    """The work of every layer of a graph whose nodes have the given widths, at input `size` (height, width): amounts by
-    quantity, such as "conv 3x3 multiply_adds", whose last word is the unit.
+    """The work of every layer of a graph with the given widths, at input `size` (height, width): amounts by quantity,
+    such as "conv 3x3 multiply_adds", whose last word is the unit.
     """
     places = places_in(graph, size)
     values: list[_Value] = []
@@ -79,29 +80,30 @@ def layer_work(graph: Graph, sizes: Widths, size: tuple[int, int]) -> list[Mappi
     return work
 
 
-# Tuples, for they are hashed and compared for every layer of thousands of networks.
+# Tuples, because they are hashed and compared for every layer of thousands of networks.
 class _Value(NamedTuple):
-    """A layer's output as those behind it find it in memory."""
+    """A layer's output as later layers find it in memory."""
 
     channels: int
     blocked: bool
     moved: bool
-    """Whether a reader has asked for the other layout."""
+    """Whether a reader has already converted it to the other layout."""
     folded_sum: bool
+    """Whether it is a sum folded into a convolution."""
 
 
 class _Done(NamedTuple):
-    """What a layer does."""
+    """The work of a layer and its output."""
 
     amounts: Mapping[str, float]
     output: _Value
     moved: tuple[int, ...]
-    """Positions of values that it reads in the other layout, as the first of their readers."""
+    """Positions of inputs that this layer is the first to read in the other layout."""
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _done(shared: SharedPlace, channels: int, reads: tuple[_Value, ...]) -> _Done:
-    """What a layer does that gives out so many channels."""
+    """The work of a layer with so many output channels."""
     place = shared.place
     layer = _Layer(place, channels, reads)
     steps = {
@@ -115,7 +117,7 @@ def _done(shared: SharedPlace, channels: int, reads: tuple[_Value, ...]) -> _Don
 
 
 def _with_the_end(amounts: Mapping[str, float], labels: _Value, place: Place) -> dict[str, float]:
-    """A last layer's work, and with it what a network does once, its arg-max among it: its output is read plain."""
+    """The last layer's work, plus what a network does once, such as arg-max, which reads the output plain."""
     ended, (pixels, network) = dict(amounts), (place.pixels, "network count")
     if place.kind == "repeat":
         pixels, network = place.read_pixels[0], "network of repeated labels count"
@@ -135,7 +137,7 @@ def _note_move(amounts: dict[str, float], elements: int, *, into_blocks: bool) -
 
 
 class _Layer:
-    """One layer while its work is counted. The method of its kind says whether its output lies in blocks."""
+    """A layer while its work is counted. The method for its kind returns whether its output is stored in blocks."""
 
     def __init__(self, place: Place, channels: int, reads: tuple[_Value, ...]) -> None:
         self.place = place
@@ -149,23 +151,23 @@ class _Layer:
         _note(self.amounts, quantity, amount)
 
     def want(self, *, blocked: bool) -> None:
-        """The layer reads its values in that layout."""
+        """Note that the layer reads its inputs in this layout."""
         for position, (value, first) in enumerate(zip(self.reads, self.place.first_read, strict=True)):
             if value.blocked != blocked and not value.moved and first not in self.moved:
                 self.moved.append(first)
                 _note_move(self.amounts, self.read_elements(position, padded=True), into_blocks=blocked)
 
     def elements(self, *, padded: bool) -> int:
-        """Of its output."""
+        """Number of elements of the output."""
         return self.place.pixels * (_padded(self.channels) if padded else self.channels)
 
     def read_elements(self, position: int, *, padded: bool) -> int:
-        """Of a value that it reads."""
+        """Number of elements of an input."""
         channels = self.reads[position].channels
         return self.place.read_pixels[position] * (_padded(channels) if padded else channels)
 
     def far(self, *, blocked: bool = False) -> None:
-        """Bytes of what it reads and gives out, that in blocks if `blocked`, beyond a core's own caches."""
+        """Note bytes of inputs and output beyond the caches of one core. `blocked`: whether the output is in blocks."""
         elements = [self.read_elements(place, padded=value.blocked) for place, value in enumerate(self.reads)]
         for each in (*elements, self.elements(padded=blocked)):
             for limit in FAR_BYTES:
@@ -173,7 +175,7 @@ class _Layer:
                     self.note(f"beyond {limit} far_bytes", 4 * each - limit)
 
     def taps(self, *, blocked: bool) -> int:
-        """That a convolution computes, of all its output pixels together."""
+        """Number of taps that a convolution computes, over all output pixels."""
         return self.place.inside if blocked else self.place.pixels * math.prod(self.place.kernel)
 
     def conv(self) -> bool:
@@ -204,7 +206,7 @@ class _Layer:
         self.note(f"{name} count", 1)
         self.note(f"{name} multiply_adds", self.taps(blocked=blocked) * _padded(out))
         if not blocked:
-            self.note(f"{name} channels", out)  # one matrix product after the other
+            self.note(f"{name} channels", out)  # one matrix product for each channel
         return blocked
 
     def _dense(self) -> bool:
@@ -220,7 +222,7 @@ class _Layer:
         self._note_conv(name, multiply_adds, place.pixels * writes, place.read_pixels[0] * reads)
         self.note(f"{layout}conv weights", writes * reads * taps)
         if not blocked and taps > 1:
-            self.note("plain conv gathered", place.pixels * taps * reads)  # into columns for a matrix product
+            self.note("plain conv gathered", place.pixels * taps * reads)  # into the columns of a matrix product
         if place.dilated:
             self.note(f"{name} dilated", multiply_adds)
         return blocked
@@ -295,7 +297,7 @@ class _Layer:
         return blocked
 
     def are_alike(self) -> bool:
-        """Whether all that it reads is of one size, none of it the mean of a map."""
+        """Whether all inputs have the same size, so that none is the mean of a map."""
         return len(set(self.place.read_pixels)) == 1
 
     def cat(self) -> bool:
@@ -309,7 +311,7 @@ class _Layer:
 
     def resize(self) -> bool:
         place, (value,) = self.place, self.reads
-        if place.read_pixels[0] == 1:  # exported as what spreads it (nas.export.rewrites)
+        if place.read_pixels[0] == 1:  # exported as an expansion (nas.export.rewrites)
             self.want(blocked=False)
             self.note("spread count", 1)
             self.note("spread elements", self.elements(padded=False))
@@ -318,7 +320,7 @@ class _Layer:
         blocked = value.blocked and place.whole_factor and value.channels % ALIGNED == 0
         if not blocked:
             self.want(blocked=False)
-        # No Resize is exported where it shrinks: pools or matrix products are (nas.export.rewrites).
+        # Shrinking is exported as pooling or matrix products instead of Resize (nas.export.rewrites).
         way = "up" if place.pixels >= place.read_pixels[0] else "shrunk"
         corners = " aligned" if place.align_corners and place.mode == "bilinear" else ""
         layout = "" if blocked else "plain "

@@ -1,4 +1,4 @@
-"""What a latency was taken on: cores, models and versions as text, for certificates and for the anchor's key."""
+"""The device that latencies are taken on: its cores, and models and versions as text for certificates and anchors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from nas.latency.target import Target
 
 BEGAN_WITH = frozenset(os.sched_getaffinity(0))
-"""Cores of this process before a thread of it leaves any to timings. What such a thread starts begins without those, be
-it a thread, which is to leave them too, or a process.
+"""Cores of this process when it started, before any of its threads left some to timings. Threads and processes started
+by such a thread inherit its smaller set of cores: right for its threads, wrong for a process that is to time.
 """
 
 
 def pin(target: Target) -> None:
-    """Keep this process on as many cores as the target has threads, one per physical core while they last.
+    """Pin this process to as many cores as the target has threads, one per physical core while they last.
 
     Raises: TargetError when fewer cores are available.
     """
@@ -26,8 +26,8 @@ def pin(target: Target) -> None:
 
 
 def core_of(device: str) -> int:
-    """The core that timings on a GPU (`cuda:N`) have beside it, of those that this process may use: while they last,
-    another one for each GPU.
+    """The core that launches the work of timings on a GPU (`cuda:N`), of those that this process may use: a different
+    one for each GPU while they last.
     """
     ranked = _ranked_cores()
     return ranked[int(device.partition(":")[2] or 0) % len(ranked)]
@@ -35,8 +35,8 @@ def core_of(device: str) -> int:
 
 @contextlib.contextmanager
 def on_core_of(device: str, gpus: int) -> Iterator[None]:
-    """Has this thread, which launches what a GPU computes, on the core that others leave it (`leave_cores_of`), where
-    there are several GPUs and thus others beside it.
+    """Run this thread, which launches the work of a GPU, on the core that trainings leave free for it
+    (`leave_cores_of`), if there are several `gpus` and hence possibly trainings on the others.
     """
     if gpus < 2:
         yield
@@ -47,14 +47,14 @@ def on_core_of(device: str, gpus: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_all_cores() -> Iterator[None]:
-    """Has this thread on the cores too that it leaves: what is started to time has the cores of who starts it."""
+    """Run this thread on the cores that it left too, so that a process started to time inherits them all."""
     with _on(_cores()):
         yield
 
 
 def leave_cores_of(devices: tuple[str, ...]) -> bool:
-    """Keep this thread, and those that it starts from now on, off the cores of timings on these GPUs; whether that is
-    so: of nothing, or more than half of the cores, none is left.
+    """Keep this thread, and threads that it starts from now on, off the cores of timings on these GPUs. Returns whether
+    it does: not if there are no such GPUs, or if this would leave less than half of the cores.
     """
     cores = _cores()
     left = {core_of(device) for device in devices}
@@ -75,7 +75,7 @@ def _on(cores: set[int]) -> Iterator[None]:
 
 
 def _cores() -> set[int]:
-    """That this thread may use, with those that it leaves."""
+    """Cores that this thread may use, including those that it left to timings."""
     return os.sched_getaffinity(0) | BEGAN_WITH
 
 
@@ -107,14 +107,14 @@ def _ranked_cores() -> list[int]:
         siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
         key = siblings.read_text().strip() if siblings.exists() else str(core)
         by_physical.setdefault(key, []).append(core)
-    # The first hardware thread of every physical core, then the second ones; from the last core backwards, since
-    # interrupts gather on the first.
+    # The first hardware thread of every physical core, then the second ones; the last cores first, since interrupts
+    # gather on the first cores.
     ranked = [(rank, -core, core) for cores in by_physical.values() for rank, core in enumerate(cores)]
     return [core for _, _, core in sorted(ranked)]
 
 
 def cpu_model() -> str:
-    """What the processor is called."""
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

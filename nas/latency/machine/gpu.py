@@ -1,9 +1,9 @@
-"""What slowed a GPU down while we measured on it, and who else computed there: by NVML, without root.
+"""What slowed a GPU down while we timed on it, and which other processes computed there: by NVML, without root.
 
-NVML is part of NVIDIA's driver. Where there is none, or it does not tell, nothing is seen and nothing is flagged.
+NVML is part of NVIDIA's driver. If it is missing or does not answer, nothing is detected and nothing is flagged.
 
-NVML tells which processes have the GPU open; a training that waits while we time has it open too. To launch work takes
-processor time, so only processes that use some while we time are said to compute.
+NVML lists the processes that have the GPU open, which includes trainings that wait for our timing to end. Launching
+work takes processor time, so only processes that use some during the timing are reported to compute.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ SLOWDOWNS = {
     0x40: "heat (hardware)",
     0x80: "the power brake",
 }
-REASONS = (  # until driver 535 the first had the name of the second
+REASONS = (  # the second is the name of the first in drivers before 535
     "nvmlDeviceGetCurrentClocksEventReasons",
     "nvmlDeviceGetCurrentClocksThrottleReasons",
 )
 PROCESSES = ("nvmlDeviceGetComputeRunningProcesses",)
-DRIVER = Path("/proc/driver/nvidia/gpus")  # a folder for each
+DRIVER = Path("/proc/driver/nvidia/gpus")  # one folder per GPU
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-LAUNCHING_SHARE = 0.05  # of the time: less is housekeeping
+LAUNCHING_SHARE = 0.05  # of the time; less processor time is housekeeping
 SLACK_SECONDS = 0.02  # two ticks of the kernel's clock
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
-    """What NVML says of a GPU at one moment."""
+    """State of a GPU at one moment, according to NVML."""
 
     reasons: int = 0
-    """Why clocks are held down: bits, those of `SLOWDOWNS` among them."""
+    """Why the clocks are held down: bits, including those of `SLOWDOWNS`."""
     others: Mapping[int, float] = field(default_factory=dict)
-    """Processor time in seconds that each other process has used so far, by its number, that has the GPU open."""
+    """Processor time in seconds used so far by each other process that has the GPU open, by its process ID."""
 
 
 UNSEEN = GpuState()
 
 
 def read(device: str) -> GpuState:
-    """The state of `cuda:N`, counted as torch counts; `UNSEEN` where NVML is missing."""
+    """The state of `cuda:N`, numbered as torch numbers GPUs; `UNSEEN` if NVML is missing."""
     import pynvml
 
     handle = _handle(device)
@@ -59,27 +59,27 @@ def read(device: str) -> GpuState:
 
 
 def state_of(nvml: Any, handle: Any) -> GpuState:
-    """What `nvml`, the module, tells of a device. A slice of a GPU and an older driver do not answer every question."""
+    """The state of a device by the module `nvml`. A MIG slice or an older driver does not answer everything."""
     reasons = _first_answer(nvml, handle, REASONS) or 0
     processes = _first_answer(nvml, handle, PROCESSES) or ()
     there = {int(process.pid) for process in processes}
-    if os.getpid() not in there:  # a container's numbers of processes are not those that the driver knows
+    if os.getpid() not in there:  # in a container: the driver knows other process IDs
         return GpuState(reasons=int(reasons))
     used = {process: processor_seconds(process) for process in there - {os.getpid()}}
     others = {process: seconds for process, seconds in used.items() if seconds is not None}
     return GpuState(reasons=int(reasons), others=others)
 
 
-def _first_answer(nvml: Any, handle: Any, questions: Sequence[str]) -> Any:
-    """The answer to the first of the questions that the library and the driver know; None when they know none."""
-    for question in questions:
+def _first_answer(nvml: Any, handle: Any, functions: Sequence[str]) -> Any:
+    """The result of the first of these functions that both the library and the driver know; None if they know none."""
+    for function in functions:
         with contextlib.suppress(nvml.NVMLError, AttributeError):
-            return getattr(nvml, question)(handle)
+            return getattr(nvml, function)(handle)
     return None
 
 
 def name_of(device: str) -> str:
-    """What a GPU of this machine is called in every process, whichever of them it sees; empty for the CPU."""
+    """A GPU's name that is the same in every process, whichever GPUs that sees; empty for the CPU."""
     if device == "cpu":
         return ""
     import torch
@@ -88,7 +88,7 @@ def name_of(device: str) -> str:
 
 
 def count() -> int:
-    """How many GPUs this process sees."""
+    """Number of GPUs that this process sees."""
     import torch
 
     return torch.cuda.device_count()
@@ -101,10 +101,10 @@ def others(device: str) -> tuple[str, ...]:
 
 
 def training_device() -> str:
-    """`cuda` where torch can compute on a GPU, `cpu` where there is none, or CUDA_VISIBLE_DEVICES hides them all.
+    """`cuda` if torch can compute on a GPU, `cpu` if there is none or CUDA_VISIBLE_DEVICES hides them all.
 
-    Raises: TargetError when there is a GPU that torch cannot use: to train on the CPU instead takes a hundred times as
-    long, and nobody meant it. The message says which wheels to install.
+    Raises: TargetError when there is a GPU that torch cannot use: training on the CPU instead would take a hundred
+    times as long, which nobody intends. The message says which wheels to install.
     """
     import torch
 
@@ -122,16 +122,15 @@ def training_device() -> str:
 
 
 def wheels(build: str | None, driver: int | None) -> str:
-    """Why a torch built for CUDA `build` (None: a CPU build) finds no GPU, and what to install.
-
-    `driver` is the newest CUDA that the driver runs, as NVML counts: 12040 is 12.4; None when it does not tell.
+    """Why torch finds no GPU, and what to install. `build` is the CUDA version that torch is built for, None for a CPU
+    build; `driver` the newest one that the driver runs, as NVML encodes it (12040 is 12.4), None if unknown.
     """
     if driver is None:
-        return "the driver does not answer; see what `nvidia-smi` says"
+        return "the driver does not answer; see what `nvidia-smi` prints"
     newest = f"{driver // 1000}.{driver % 1000 // 10}"
     major = min(driver // 1000, 13)
     if major < 11:
-        return f"its driver runs CUDA up to {newest}; install a newer driver (525 or later)"
+        return f"the driver supports CUDA up to {newest}; install a newer driver (525 or later)"
     index, extra = {11: ("cu118", "dali-cu12"), 12: ("cu126", "dali-cu12"), 13: ("cu130", "dali-cu13")}[major]
     install = (
         "pip install --force-reinstall 'torch>=2.6,<2.14' --index-url "
@@ -140,12 +139,12 @@ def wheels(build: str | None, driver: int | None) -> str:
     if build is None:
         return f"it is a CPU build; {install}"
     if int(build.partition(".")[0]) > driver // 1000:
-        return f"it is built for CUDA {build}, and the driver runs CUDA up to {newest}; {install}, or a newer driver"
-    return f"CUDA {build} does not start on a driver for {newest}; see what `nvidia-smi` says, and `nas doctor`"
+        return f"it is built for CUDA {build}, the driver supports CUDA up to {newest}; {install}, or a newer driver"
+    return f"CUDA {build} does not start although the driver supports {newest}; see `nvidia-smi` and `nas doctor`"
 
 
 def _gpus_of_driver() -> tuple[int, int | None]:
-    """How many GPUs there are whatever torch says, and the newest CUDA of their driver if it tells."""
+    """Number of GPUs according to the driver, and the newest CUDA that it runs, None if unknown."""
     import pynvml
 
     try:
@@ -156,23 +155,23 @@ def _gpus_of_driver() -> tuple[int, int | None]:
 
 
 def slowdowns(spans: Sequence[tuple[GpuState, GpuState]], seconds: float) -> tuple[str, ...]:
-    """Reasons to distrust what was timed between these pairs of states, `seconds` in all."""
+    """Reasons to distrust what was timed between these pairs of states, in `seconds` altogether."""
     seen = functools.reduce(lambda mask, span: mask | span[1].reasons, spans, 0)
     found = [f"{why} held the GPU's clocks down" for bit, why in SLOWDOWNS.items() if seen & bit]
     used: dict[int, float] = {}
     for before, after in spans:
         for process in before.others.keys() & after.others.keys():
             used[process] = used.get(process, 0.0) + after.others[process] - before.others[process]
-    launching = sum(each > LAUNCHING_SHARE * seconds + SLACK_SECONDS for each in used.values())
+    launching = sum(busy > LAUNCHING_SHARE * seconds + SLACK_SECONDS for busy in used.values())
     if launching:
         found.append(f"other processes computed on the GPU: {launching}")
     return tuple(found)
 
 
 def processor_seconds(process: int) -> float | None:
-    """Processor time that a process has used; None when there is no such process, or no more.
+    """Processor time in seconds that a process has used; None if it does not exist or has ended.
 
-    Source: proc_pid_stat(5), fields 14 and 15, counted after the name in brackets, which may hold anything.
+    Source: proc_pid_stat(5), fields 14 and 15, counted after the name in brackets, which may contain anything.
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

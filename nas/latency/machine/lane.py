@@ -1,30 +1,40 @@
-"""An exclusive lane on one machine: nothing else of ours computes on a device while something is timed on it.
+"""The lane: locks that keep a timing alone on its device, undisturbed by anything else that this package computes.
 
-Every training step is taken inside the context that `shared_on` gives for its device, and so is whatever else computes
-for long there (scoring, weighing channels); what computes on the cores alone (exporting a network to be timed) inside
-`shared()`; every timing inside `exclusive()`. Processes need not know each other. A timing on the CPU has the whole
-machine. One on a GPU has that GPU and a core, which those who train on other GPUs leave free: beside it
-are steps and timings on other GPUs, and no other steps, which may take all cores.
+A holder of the lane is either shared or exclusive. An exclusive holder is a timing. A shared holder is any other work
+that computes for long: a training step, a batch that is scored, the ranking of channels, the export of a network.
+Shared holders run beside each other; an exclusive holder runs alone on its device. Holders may be in different
+processes and need not know of each other.
 
-Files of the user's own folder under the temporary directory are locked with flock. The first two belong to the machine,
-and the same two with its name to each GPU:
+- `shared_on(device)` gives the context in which work on a device is done: one entry per training step, so that a timing
+  waits no longer than that.
+- `shared()` is the context of work on CPU cores alone.
+- `exclusive()` is the context of a timing. On the CPU it has the whole machine. On a GPU it has that GPU and one core,
+  which shared holders on other GPUs leave free: they and timings on other GPUs run beside it, but no shared holder that
+  may use all cores.
 
-    turnstile   everybody passes it; whoever times keeps it shut, so that no new step starts and timing is not starved
-    lane        held shared by steps and exclusively by a timing, which thus waits only for the steps under way
-    cores, gpus held shared by steps that may take all cores, and by timings on GPUs; whoever enters one of them holds
-                the other one for a moment, which thus is empty
-    door        who enters either passes it one after the other, so that neither is starved
+The locks are files in this user's own folder under the temporary directory, locked with flock. The first two exist
+once for the machine and once for each GPU, whose name is then part of theirs:
 
-Whoever takes several takes the machine's, then those between the two kinds, then the GPU's: nobody waits in a circle.
+    turnstile   every holder passes it; an exclusive one keeps it shut, so that no new shared holder enters and timings
+                are not starved
+    lane        held shared by shared holders and exclusively by an exclusive one, which therefore only waits for shared
+                holders that are already inside
+    cores, gpus `cores` is held by shared holders that may use all cores, `gpus` by timings on GPUs; to enter one of
+                them, a holder locks the other for a moment, which succeeds only while nobody holds it
+    door        passed one at a time on the way into `cores` or `gpus`, so that neither is starved
+
+A holder that needs several of them takes those of the machine first, then `cores` or `gpus`, then those of the GPU, so
+there is no deadlock.
 
 The kernel drops a lock when the process that holds it ends, however it ends: nothing is left to clean up. (A process
-that forks without exec while holding a lock shares it with its child; do not start workers inside a training step.)
-Steps and timings must not be nested in one another: a timing that comes between would shut the turnstile on the inner
-one and wait for the outer one, for ever. A thread that tries is refused. Nor may a step wait for another process, or
-thread, that enters one: let that one alone enter.
+that forks without exec while it holds a lock shares the lock with its child; do not start workers inside the lane.)
 
-A process that is suspended in the middle of a step, by Ctrl-Z say, keeps its lock. So whoever waits for long says for
-whom.
+A thread must not enter the lane twice: a timing that arrives in between would close the turnstile to the inner entry
+and wait forever for the outer one. A thread that tries is refused. Nor may a shared holder wait for another thread or
+process that enters the lane: let only that one enter.
+
+A process that is suspended inside the lane, for example by Ctrl-Z, keeps its lock. A process that waits for long
+therefore prints which processes it waits for.
 """
 
 from __future__ import annotations
@@ -44,16 +54,16 @@ from pathlib import Path
 from nas.latency.machine import gpu as gpus
 from nas.latency.machine.device import leave_cores_of
 
-TELL_SECONDS = 60.0  # of waiting, after which it is said for whom
-_thread = threading.local()  # whether it is in the lane: a lock that the kernel would let it wait for itself for
+TELL_SECONDS = 60.0  # of waiting, after which the processes that hold the lane are printed
+_thread = threading.local()  # whether this thread is in the lane: the kernel would let it wait for itself
 
 
 def shared_on(device: str, *, timed_on: str = "") -> Callable[[], AbstractContextManager[None]]:
-    """Gives the context of every training step on a device: cpu, cuda or cuda:N.
+    """Returns what makes the context of each piece of work on a device: `cpu`, `cuda` or `cuda:N`.
 
-    Those on one of several GPUs run beside timings on the others, to each of which this thread, and those that it
-    starts from now on, leave a core. `timed_on`: the only one of them that is timed on, which this process may not see.
-    Where no core can be left, or no other GPU is seen, they hold all cores.
+    Work on one of several GPUs runs beside timings on the others. For this, this thread and those that it starts from
+    now on leave one core free for each of the others. `timed_on`: the only other GPU that timings run on, if known;
+    this process need not see it. If no core can be left free or no other GPU is visible, the work holds all cores.
     """
     if device == "cpu":
         return shared
@@ -63,9 +73,10 @@ def shared_on(device: str, *, timed_on: str = "") -> Callable[[], AbstractContex
 
 @contextlib.contextmanager
 def shared(gpu: str = "") -> Iterator[None]:
-    """Runs beside other steps, never beside a timing on the CPU, nor on the same GPU. `gpu`: which one alone it
-    computes on, by its name (`nas.latency.machine.gpu.name_of`), leaving a core free; without one it is beside no
-    timing at all. Costs a tenth of a millisecond or less when nothing is timed.
+    """Hold the lane beside other shared holders, but not beside a timing on the CPU or on the same GPU.
+
+    `gpu`: name (`nas.latency.machine.gpu.name_of`) of the only GPU that the work uses while it leaves a core free;
+    without it, the work runs beside no timing at all. Costs at most a tenth of a millisecond when nothing is timed.
     """
     folder = _folder()
     with _once(), contextlib.ExitStack() as lane:
@@ -79,8 +90,8 @@ def shared(gpu: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(gpu: str = "") -> Iterator[None]:
-    """Runs beside no training step and no other timing, or beside none but those on other GPUs; waits for the steps
-    under way to end.
+    """Hold the lane alone: on the whole machine, or on the GPU of the name `gpu` and a core. Waits for holders that are
+    already inside to leave.
     """
     folder = _folder()
     with _once(), contextlib.ExitStack() as lane:
@@ -98,20 +109,20 @@ def _enter_beside(lane: contextlib.ExitStack, folder: str, gpu: str = "") -> Non
 
 
 def _enter_either(lane: contextlib.ExitStack, folder: str, one: str, other: str) -> None:
-    """Into `one`, beside others that are there, when nobody is in the `other`."""
+    """Enter `one`, beside others that hold it, once nobody holds the `other`."""
     with _locked(_of(folder, "door"), fcntl.LOCK_EX), _locked(_of(folder, other), fcntl.LOCK_EX):
         lane.enter_context(_locked(_of(folder, one), fcntl.LOCK_SH))
 
 
 def _of(folder: str, name: str, gpu: str = "") -> str:
-    """A file of the machine's, or of a GPU's."""
+    """Path of a lock of the machine, or of a GPU."""
     return f"{folder}/{name}-{gpu}" if gpu else f"{folder}/{name}"
 
 
 @contextlib.contextmanager
 def _once() -> Iterator[None]:
-    held = _thread.__dict__  # this thread's, also where a generator is closed by another one
-    assert "entered" not in held, "steps and timings must not be nested in one another"
+    held = _thread.__dict__  # looked up here: another thread may close the generator
+    assert "entered" not in held, "a thread must not enter the lane twice: shared and exclusive cannot be nested"
     held["entered"] = True
     try:
         yield
@@ -121,13 +132,13 @@ def _once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: str, kind: int) -> Iterator[None]:
-    # A fresh open file each time: locks belong to it, so that threads of one process exclude each other as well.
+    # Opened anew each time: a lock belongs to the open file, so that threads of one process exclude each other as well.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _lock(descriptor, kind)
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a child that was forked meanwhile and holds it open
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile still has it open
         os.close(descriptor)
 
 
@@ -150,17 +161,17 @@ def _tell() -> None:
 
 
 def name() -> str:
-    """What tells the lane of this process from all others, on this machine and elsewhere."""
+    """An identifier of this process's lane, unlike that of any other lane on this machine or elsewhere."""
     boot, folder = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip(), os.stat(_folder())
     return f"{boot} {folder.st_dev}:{folder.st_ino}"
 
 
 def waiting(session: int | None = None) -> str:
-    """For whom this process, or one of that session of the operating system, waits; empty when it does not."""
+    """Which processes this one, or one in a session of the operating system, waits for, in words; empty if for none."""
     holders, blocked = _locks()
     if session is not None and not any(_session_of(process) == session for process in blocked):
         return ""
-    told = []
+    found = []
     for process in holders:
         folder = Path(f"/proc/{process}")
         with contextlib.suppress(OSError):
@@ -171,8 +182,8 @@ def waiting(session: int | None = None) -> str:
             )
             state = folder.joinpath("stat").read_text("utf-8", errors="replace").rpartition(") ")[2][:1]
             stopped = f", which is suspended: `kill -CONT {process}` lets it go on" if state in "Tt" else ""
-            told.append(f"process {process} ({words[:80]}){stopped}")
-    return f"waiting, so that timings are taken alone, for {' and '.join(told)}" if told else ""
+            found.append(f"process {process} ({words[:80]}){stopped}")
+    return f"timings run alone: waiting for {' and '.join(found)}" if found else ""
 
 
 def _session_of(process: int) -> int | None:
@@ -183,7 +194,7 @@ def _session_of(process: int) -> int | None:
 
 
 def _locks() -> tuple[list[int], list[int]]:
-    """Other processes that hold one of the locks, and those that wait for one, as the kernel tells (proc_locks(5))."""
+    """Other processes that hold one of the locks, and processes that wait for one, from /proc/locks (proc_locks(5))."""
     files = set()
     for each in Path(_folder()).iterdir():
         with contextlib.suppress(OSError):
@@ -205,14 +216,14 @@ def _locks() -> tuple[list[int], list[int]]:
 
 
 def _folder() -> str:
-    """This user's folder of locks; text, for steps are entered thousands of times, and making a Path takes its time.
+    """This user's folder of locks, as text: it is needed for thousands of training steps, and making a Path takes time.
 
-    Raises: PermissionError when somebody else has put something in its place.
+    Raises: PermissionError when its place is taken by something that other users can write to.
     """
     folder = f"{tempfile.gettempdir()}/framebudget-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, mode=0o700)
     found = os.lstat(folder)
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o022:
-        raise PermissionError(f"{folder} is not a folder of yours alone; remove it or set TMPDIR")
+        raise PermissionError(f"expected {folder} to be a folder that only you can write to; remove it or set TMPDIR")
     return folder

@@ -1,7 +1,7 @@
-"""What else the machine did while we measured: other processes, waiting for a core, a stolen core, heat; without root.
+"""Other activity on the machine during a measurement: other processes, waits for a core, stolen time, heat. No root.
 
-All of it is read from /proc and /sys before and after. Times of the whole machine come in steps of 10 ms, so that short
-measurements get a slack of a few steps; what the machine does not report counts as nothing seen.
+Everything is read from /proc and /sys before and after. The kernel counts the time of the whole machine in steps of
+10 ms, so short measurements are allowed a few steps of slack. Counters that the machine lacks report no disturbance.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from nas.latency.machine import gpu
 from nas.latency.machine.gpu import UNSEEN, GpuState
 
 # What is tolerated, as a share of the time
-FOREIGN_SHARE = 0.10  # of the cores that this process is pinned to
-NEIGHBOUR_SHARE = 0.25  # of all cores: they share memory bandwidth and the power that sets the clock
-WAITING_SHARE = 0.05  # of our threads
-STOLEN_SHARE = 0.02  # of the cores that this process is pinned to
+FOREIGN_SHARE = 0.10  # other processes on the cores that this process is pinned to
+NEIGHBOUR_SHARE = 0.25  # other processes on all cores, which share memory bandwidth and the power that sets the clock
+WAITING_SHARE = 0.05  # our threads without a core
+STOLEN_SHARE = 0.02  # the hypervisor on the cores that this process is pinned to
 SLACK_SECONDS = 0.04  # four steps of the kernel's clock
 
 
@@ -33,24 +33,24 @@ class Snapshot:
     waiting: float
     """Time that threads of this process waited for a core."""
     pinned_busy: float
-    """Time that the cores were busy which this process is pinned to."""
+    """Busy time of the cores that this process is pinned to."""
     pinned_stolen: float
-    """Time that a hypervisor took from them."""
+    """Time that a hypervisor took from these cores."""
     machine_busy: float
-    """Time that all cores were busy."""
+    """Busy time of all cores."""
     machine_cores: int
     pinned_cores: int
     throttles: int = 0
-    """How often heat slowed the cores down which this process is pinned to."""
+    """How often heat throttled the cores that this process is pinned to."""
     gpu: GpuState = UNSEEN
 
 
 Span = tuple[Snapshot, Snapshot]
-"""Before and after some timing."""
+"""Counters before and after a timing."""
 
 
 def snapshot(device: str = "cpu") -> Snapshot:
-    """The counters now, of the machine and of `device` if that is a GPU."""
+    """The counters now, including those of `device` if it is a GPU."""
     pinned = os.sched_getaffinity(0)
     cores = _core_times()
     mine = [times for core, times in cores.items() if core in pinned]
@@ -69,8 +69,8 @@ def snapshot(device: str = "cpu") -> Snapshot:
 
 
 def disturbances(spans: Sequence[Span], threads: int, *, neighbours: bool = True) -> tuple[str, ...]:
-    """Reasons to distrust what was timed during `spans` by a process of `threads` busy threads. `neighbours`: whether
-    what the other cores did is one: not for what a GPU computes.
+    """Reasons to distrust what a process with `threads` busy threads timed during `spans`. `neighbours`: whether
+    activity on other cores is a reason, which it is not for work of a GPU.
     """
 
     def passed(counter: str) -> float:
@@ -80,14 +80,14 @@ def disturbances(spans: Sequence[Span], threads: int, *, neighbours: bool = True
     machine_cores, pinned_cores = spans[-1][1].machine_cores, spans[-1][1].pinned_cores
     found: list[tuple[float, float, float, str]] = [  # (seconds, of seconds, share allowed, what happened)
         (
-            # of several GPUs each has a core of its own; the only one has all of them, which others may use as well
+            # With several GPUs each has its own core; a single GPU has all of them, and other processes may use them.
             (passed("pinned_busy") - own) * (neighbours or pinned_cores == 1),
             wall * pinned_cores,
             FOREIGN_SHARE,
-            "other processes used {share:.0%} of the cores timed on",
+            "other processes used {share:.0%} of the timed cores",
         ),
         (
-            # where we are pinned to all of it, the line above has said so
+            # If we are pinned to all cores, the entry above covers the machine.
             (passed("machine_busy") - own) * (neighbours and machine_cores > pinned_cores),
             wall * machine_cores,
             NEIGHBOUR_SHARE,
@@ -107,7 +107,7 @@ def disturbances(spans: Sequence[Span], threads: int, *, neighbours: bool = True
         ),
     ]
     throttles = int(passed("throttles"))
-    hot = (f"heat slowed the cores timed on down {throttles} times",) if throttles else ()
+    hot = (f"heat throttled the timed cores {throttles} times",) if throttles else ()
     return (
         hot
         + gpu.slowdowns([(before.gpu, after.gpu) for before, after in spans], wall)
@@ -120,7 +120,7 @@ def disturbances(spans: Sequence[Span], threads: int, *, neighbours: bool = True
 
 
 def _core_times() -> dict[int, tuple[float, float]]:
-    """Busy and stolen seconds of every core since boot; empty where the kernel does not tell."""
+    """Busy and stolen seconds of every core since boot; empty if the kernel does not report them."""
     hertz = os.sysconf("SC_CLK_TCK")
     found = {}
     for line in _lines(Path("/proc/stat")):
@@ -138,7 +138,7 @@ def _throttles(core: int) -> int:
 
 
 def _waiting_seconds() -> float:
-    """Time that the threads of this process were runnable without a core."""
+    """Seconds that threads of this process were runnable without a core."""
     total = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         for line in _lines(path):

@@ -1,5 +1,5 @@
-"""The clock that calls are timed by, and the counters of what else the machine does: a value, so that both can be
-simulated.
+"""The clock that calls are timed by and the counters of other activity on the machine, as a value that can be replaced
+by a simulation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Watch:
     """A machine's clock and counters."""
 
     nanoseconds: Callable[[], int]
-    """A clock that only goes forward."""
+    """A monotonic clock."""
     sleep: Callable[[float], None]
-    """Wait that many seconds."""
+    """Waits so many seconds."""
     snapshot: Callable[[str], load.Snapshot]
-    """What the machine has done so far; the argument is the device, as in `load.snapshot`."""
+    """Counters of the machine now; the argument is the device, as in `load.snapshot`."""
 
     def seconds(self) -> float:
         """The clock in seconds."""

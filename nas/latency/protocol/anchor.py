@@ -1,12 +1,12 @@
-"""The anchor: what the reference network usually takes on this device, measured once and kept.
+"""The anchor: the usual latency of the reference network on this device, measured once and kept.
 
-It turns ratios into milliseconds, and says what the machine is like most of the time (`nas.latency.protocol`). A shared
-machine has good spells: where the best one was anchored, a reference that took 1.3 to 1.5 of it for hours was never as
-it was anchored, and every measurement waited in vain for that. So the best spell is kept beside what is usual.
+It turns ratios into milliseconds and describes the machine's usual state (`nas.latency.protocol`). The usual state is
+not the best one: a shared machine has good spells, and one that was anchored in its best spell ran the reference at 1.3
+to 1.5 times that latency for hours, so that every measurement waited in vain. The best spell is recorded besides.
 
-One small file per device, runtime and its versions, precision, threads and input size lies in the folder `anchors` of
-the cache. Removing a file makes the next measurement anchor anew. It holds JSON, which is YAML as well and needs only
-the standard library: a host that is timed over ssh may have nothing else (`nas.latency.worker.agent`).
+There is one small file per device, runtime and its versions, precision, threads and input size, in the folder `anchors`
+of the cache. Removing a file makes the next measurement anchor anew. A file holds JSON, which is also YAML and needs
+only the standard library: a host that is timed over ssh may have nothing else (`nas.latency.worker.agent`).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from space.errors import UserError
 
 ANCHOR_BLOCKS = 12
 BLOCK_SECONDS = 0.15
-BLOCK_CALLS = 10  # at least
-PAUSE_SECONDS = 0.25  # between blocks: a hypervisor may move our cores meanwhile
-FEWEST_ALIKE = 4  # blocks in the machine's usual state, below which the anchor is flagged
-AWAY = 8  # measurements in a row that found the machine elsewhere, after which it is anchored there,
-AWAY_SECONDS = 120.0  # if they took so long: quick ones are over before many a neighbour is
+BLOCK_CALLS = 10  # fewest in a block
+PAUSE_SECONDS = 0.25  # between blocks, so that a hypervisor may move our cores
+FEWEST_ALIKE = 4  # blocks in the machine's usual state; with fewer the anchor is flagged
+AWAY = 8  # measurements in a row away from the anchored state after which the machine is anchored anew,
+AWAY_SECONDS = 120.0  # provided they span this long: a series of quick ones may fall into a single disturbance
 
-FAR_FROM_ANCHOR = 1.15  # factor between two durations of the reference, from which on the machine is another
-FAR_CANARY = 1.35  # the same of the canary's ratio to the reference; it doubles when cores share no cache
-LATER = {"best_milliseconds", "away_milliseconds", "away_since_seconds"}  # which earlier versions did not write
+FAR_FROM_ANCHOR = 1.15  # factor between two latencies of the reference above which the machine's state differs
+FAR_CANARY = 1.35  # the same for the canary's ratio to the reference, which doubles when cores share no cache
+LATER = {"best_milliseconds", "away_milliseconds", "away_since_seconds"}  # fields that earlier versions did not write
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor:
-    """Latency of the reference network on one device, and what the canary takes beside it."""
+    """Latency of the reference network on one device, and the canary's ratio to it."""
 
     milliseconds: float
-    """Of the reference, in the state that the machine usually is in."""
+    """Latency of the reference in the machine's usual state."""
     canary: float
     """Ratio of the canary's duration to the reference's."""
     blocks_milliseconds: tuple[float, ...]
@@ -62,15 +62,15 @@ class Anchor:
     flagged: tuple[str, ...] = field(default=())
     """Why not to trust it; empty when the machine was quiet."""
     best_milliseconds: float | None = None
-    """Of the reference, in the best spell that was seen when the device was anchored, then and before. None where an
-    earlier version anchored, which took that for the usual."""
+    """Latency of the reference in the best spell seen at this and earlier anchorings of the device. None in files of
+    earlier versions, which took the best spell as the anchor."""
     away_milliseconds: tuple[float, ...] = ()
-    """What the reference took in the last measurements, those in a row that found the machine elsewhere."""
+    """Latencies of the reference in the latest measurements in a row that found the machine away from its anchor."""
     away_since_seconds: float | None = None
-    """When the first of them ended, by this machine's clock that only goes forward."""
+    """When the first of these measurements ended, by this machine's monotonic clock."""
 
     def is_left(self, now_seconds: float) -> bool:
-        """Whether the machine has been elsewhere so often and for so long that it is to be anchored anew."""
+        """Whether the machine has been away from its anchor often and long enough to be anchored anew."""
         since = self.away_since_seconds
         return len(self.away_milliseconds) >= AWAY and since is not None and now_seconds - since >= AWAY_SECONDS
 
@@ -83,8 +83,8 @@ def path_of(key: Mapping[str, str]) -> Path:
 def obtain(controls: Controls) -> Anchor:
     """The anchor kept for this device, or a new one from timing the reference. Call it inside `lane.exclusive()`.
 
-    An anchor that was taken on a disturbed machine is kept, so that everybody uses the same milliseconds, and is
-    replaced by the first one that is taken on a quiet machine.
+    An anchor taken on a disturbed machine is kept too, so that all measurements use the same milliseconds, and is
+    replaced by the first one taken on a quiet machine.
 
     Raises: UserError when the folder cannot be written.
     """
@@ -100,9 +100,11 @@ def obtain(controls: Controls) -> Anchor:
 
 
 def noted(kept: Anchor, away_milliseconds: float | None, now_seconds: float) -> Anchor:
-    """The anchor after a measurement by it, and kept so where a file can be: what the reference took in that, where the
-    machine was elsewhere; None where it was as it was anchored. What other processes noted counts, and where one has
-    anchored anew meanwhile, it is that anchor. One whose file was removed is not written again.
+    """The anchor updated after a measurement that used it, and saved if its file can be written.
+
+    `away_milliseconds`: latency of the reference if the machine was away from its anchor, None if it was not. Updates
+    by other processes are taken into account: if one of them has anchored anew, its anchor is the result. A file that
+    was removed is not written again.
     """
     current = read(path_of(kept.device))
     if current is None:
@@ -112,21 +114,21 @@ def noted(kept: Anchor, away_milliseconds: float | None, now_seconds: float) -> 
     if away_milliseconds is None:
         fresh = replace(current, away_milliseconds=(), away_since_seconds=None)
     else:
-        since = current.away_since_seconds
+        since = current.away_since_seconds  # in the future if the machine was restarted since
         fresh = replace(
             current,
             away_milliseconds=(*current.away_milliseconds, away_milliseconds)[-AWAY:],
-            away_since_seconds=now_seconds if since is None or since > now_seconds else since,  # it was started anew
+            away_since_seconds=now_seconds if since is None or since > now_seconds else since,
         )
     if fresh != current:
-        with contextlib.suppress(UserError):  # the anchor itself is kept
+        with contextlib.suppress(UserError):  # the anchor itself is still valid
             write(path_of(kept.device), fresh)
     return fresh
 
 
 def renew(controls: Controls, kept: Anchor) -> Anchor:
-    """A new anchor where the machine is elsewhere now than it was at `kept`, be it faster or slower, and nothing
-    disturbs it; otherwise `kept`, to which it may come back.
+    """A new anchor if the machine is now faster or slower than at `kept` and nothing disturbs it; otherwise `kept`, to
+    whose state the machine may return.
 
     Raises: UserError when the folder cannot be written.
     """
@@ -148,10 +150,10 @@ def _alike(one: float, other: float, factor: float) -> bool:
 
 
 def take(controls: Controls) -> Anchor:
-    """Time the reference and the canary in blocks; twice when the first try was disturbed.
+    """Time the reference and the canary in blocks, a second time if the first attempt was disturbed.
 
-    The anchor is the median of the blocks in the machine's usual state. The best spell is the quiet median of all of
-    them (`nas.latency.protocol.quiet`).
+    The anchor is the median of the blocks in the machine's usual state. The best spell is the quiet median of all
+    blocks (`nas.latency.protocol.quiet`).
     """
     threads, watch = controls.threads, controls.watch
     warm_up(controls.reference, controls.canary, watch)
@@ -195,12 +197,13 @@ def _disturbed_now(controls: Controls) -> bool:
 
 
 def usual_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which blocks are in the state that most of them are in: within a factor of `FAR_FROM_ANCHOR` of each other, and
-    their canaries within `FAR_CANARY`. Of states with as many blocks the fastest.
+    """Which blocks (blocks) are in the most common state of the machine. Blocks share a state if the medians of the
+    reference lie within a factor of `FAR_FROM_ANCHOR` of each other and those of the canary within `FAR_CANARY`. If two
+    states have equally many blocks, the faster one is chosen.
 
-    `medians` (blocks) of the reference in milliseconds, `canaries` (blocks) as ratios to it; the answer is (blocks).
+    `medians` (blocks): of the reference, in milliseconds. `canaries` (blocks): ratios of the canary to the reference.
     """
-    fastest, least = np.sort(medians)[:, None, None], np.sort(canaries)[None, :, None]  # those of each state
+    fastest, least = np.sort(medians)[:, None, None], np.sort(canaries)[None, :, None]  # of each possible state
     near = (fastest <= medians) & (medians <= FAR_FROM_ANCHOR * fastest)
     states = (near & (least <= canaries) & (canaries <= FAR_CANARY * least)).reshape(-1, len(medians))
     usual: NDArray[np.bool_] = states[states.sum(axis=1).argmax()]
@@ -208,15 +211,15 @@ def usual_state(medians: NDArray[np.float64], canaries: NDArray[np.float64]) -> 
 
 
 def text_of(anchor: Anchor) -> str:
-    """The anchor as JSON; `of_text` gives an equal one back."""
+    """The anchor as JSON, which `of_text` reads back."""
     held = dataclasses.asdict(anchor)
     return json.dumps({name: value for name, value in held.items() if value is not None}, indent=1)
 
 
 def of_text(text: str) -> Anchor:
-    """The anchor whose `text_of` it is.
+    """The anchor that `text_of` wrote as `text`.
 
-    Raises: ValueError when the text is not that of an anchor.
+    Raises: ValueError when the text is not an anchor.
     """
     try:
         held = json.loads(text)
@@ -264,15 +267,15 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def read(path: Path) -> Anchor | None:
-    """The anchor in a file, or None when there is none that can be used."""
+    """The anchor in a file; None if the file is missing or unusable."""
     try:
         return of_text(path.read_text("utf-8"))
-    except (OSError, ValueError, OverflowError):  # a cache: what cannot be read is made again
+    except (OSError, ValueError, OverflowError):  # a cache: an unreadable anchor is taken anew
         return None
 
 
 def write(path: Path, anchor: Anchor) -> None:
-    """Keep an anchor, whole or not at all.
+    """Save an anchor atomically.
 
     Raises: UserError when the folder cannot be written.
     """
@@ -286,7 +289,7 @@ def write(path: Path, anchor: Anchor) -> None:
 
 
 def _block(controls: Controls) -> tuple[float, float]:
-    """Median of the reference in milliseconds, and the canary's ratio to it."""
+    """The reference's median in milliseconds, and the canary's ratio to it."""
     times: list[float] = []
     end = controls.watch.seconds() + BLOCK_SECONDS
     while len(times) < BLOCK_CALLS or controls.watch.seconds() < end:

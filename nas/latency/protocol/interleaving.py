@@ -1,4 +1,4 @@
-"""Blocks of several candidates in turns: how many are taken, and which of them count."""
+"""Timing several candidates in turns: how many blocks are taken, and which of them count."""
 
 from __future__ import annotations
 
@@ -16,86 +16,87 @@ from nas.latency.protocol.pairs import Pairs
 from nas.latency.protocol.quiet import quiet_median
 from nas.latency.protocol.ready import ReadyNetwork, TimedBlock
 
-BLOCKS = 8  # least, to be sure within `WITHIN`; fewer when less is asked
-MOST_BLOCKS = 3  # times the least
-MORE_SECONDS = 15.0  # nothing is added after that long: the machine is not going to be quiet
-QUIET_BLOCKS = 3  # least; fewer when less is asked
+# Fewest blocks and the shortest period are for an interval of `WITHIN`, and in proportion smaller for a wider one.
+BLOCKS = 8  # fewest
+MOST_BLOCKS = 3  # as a multiple of the fewest
+MORE_SECONDS = 15.0  # of timing, after which no block is added: the machine is not going to be quiet
+QUIET_BLOCKS = 3  # fewest
 
-PERIOD_SECONDS = 0.25  # least, from one block of a candidate to its next; less where less is asked
-PAUSE_SECONDS = (0.05, 1.0)  # first and longest
-BETTER_BLOCKS = 4  # after which a machine that is better than it was anchored is not waited for
-IN_VAIN_SECONDS = 1.0  # of waiting, where it was in vain the last time
+PERIOD_SECONDS = 0.25  # shortest, from the start of one block of a candidate to that of its next
+PAUSE_SECONDS = (0.05, 1.0)  # first and longest pause after a block that does not count
+BETTER_BLOCKS = 4  # on a machine faster than its anchored state, after which there is no more waiting
+IN_VAIN_SECONDS = 1.0  # longest wait after a measurement that waited in vain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Under which pairs are taken: on what machine, with how many threads, how surely and how patiently."""
+    """Conditions of a measurement: the machine, the number of threads, and the precision and patience requested."""
 
     anchor: Anchor
-    """Says what the machine is like when nothing disturbs it."""
+    """State of the machine in which blocks count."""
     threads: int
     """CPU threads that a call uses."""
     within: float = WITHIN
-    """Half of the ratio's 95 % interval that is asked for, as a share of the ratio."""
+    """Largest acceptable half of the ratio's 95 % interval, as a share of the ratio."""
     patience_seconds: float = PATIENCE_SECONDS
-    """How long to wait, for each candidate, for a machine that is not as it was anchored. More of it than usual also
-    allows as many times more blocks and repetitions."""
+    """How long to wait, per candidate, for the machine to be in its anchored state. More than the default also allows
+    proportionally more blocks, and more repetitions."""
     in_vain: bool = False
-    """Whether the last measurement waited all its patience: then no more than `IN_VAIN_SECONDS` are, until a block
-    counts again."""
+    """Whether the last measurement used up its patience in vain: this one then waits no longer than `IN_VAIN_SECONDS`,
+    until a block counts again."""
     watch: Watch = THIS_MACHINE
-    """The clock that says whose turn it is."""
+    """Clock that blocks are scheduled by."""
     neighbours: bool = True
-    """Whether what other cores do disturbs (`load.disturbances`)."""
+    """Whether activity on other cores counts as a disturbance (`load.disturbances`)."""
 
     @property
     def blocks(self) -> int:
-        """The least, of each candidate."""
+        """Fewest blocks per candidate."""
         return math.ceil(BLOCKS * self.ease)
 
     @property
     def quiet_blocks(self) -> int:
-        """The least that are undisturbed."""
+        """Fewest undisturbed blocks per candidate."""
         return math.ceil(QUIET_BLOCKS * self.ease)
 
     @property
     def stretch(self) -> float:
-        """How many times the usual effort may be made until intervals are narrow and nothing disturbs."""
+        """Limits on blocks and time, as a multiple of the usual ones."""
         return max(1.0, self.patience_seconds / PATIENCE_SECONDS)
 
     @property
     def ease(self) -> float:
-        """The share of the full effort that is asked for."""
+        """Share of the full effort that the requested interval needs."""
         return min(1.0, WITHIN / self.within)
 
 
 def measure(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> list[Pairs]:
-    """Warm up and take pairs; once more of those that something disturbed, and then the better of the two. Who is more
-    patient than usual repeats that.
+    """Warm up and take pairs. Disturbed candidates are timed again, and the better attempt is kept; with more patience
+    than the default this is repeated until nothing disturbs them or the patience is used up.
     """
     for candidate in candidates:
         candidate.warm_up()
     taken = take_pairs(candidates, conditions)
     deadline = conditions.watch.seconds() + conditions.patience_seconds - PATIENCE_SECONDS
     repeated = False
-    while again := [index for index, one in enumerate(taken) if one.repeatable]:
+    while again := [index for index, pairs in enumerate(taken) if pairs.repeatable]:
         if repeated and conditions.watch.seconds() >= deadline:
             break
         repeated = True
         second = take_pairs([candidates[index] for index in again], conditions)
         for index, other in zip(again, second, strict=True):
-            taken[index] = min(taken[index], other, key=lambda one: (len(one.flagged), one.half_width))
+            taken[index] = min(taken[index], other, key=lambda pairs: (len(pairs.flagged), pairs.half_width))
     return taken
 
 
 def take_pairs(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> list[Pairs]:
-    """Blocks of calls until the intervals are narrow or a limit is reached.
+    """Take blocks of calls until the intervals are narrow or a limit is reached.
 
-    Several candidates take turns block by block, so that each meets the machine in the same states.
+    Several candidates take turns block by block, so that each is timed in the same states of the machine.
     """
-    every = [_Series(candidate=candidate, conditions=conditions) for candidate in candidates]
+    all_series = [_Series(candidate=candidate, conditions=conditions) for candidate in candidates]
     waited, better = 0.0, 0
-    most_waiting = conditions.patience_seconds * conditions.ease * len(every)
+    most_waiting = conditions.patience_seconds * conditions.ease * len(all_series)
     if conditions.in_vain:
         most_waiting = min(most_waiting, IN_VAIN_SECONDS)
     pause, longest = PAUSE_SECONDS
@@ -104,14 +105,14 @@ def take_pairs(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> li
     def gives_up() -> bool:
         return waited > most_waiting or better >= BETTER_BLOCKS
 
-    while unfinished := [one for one in every if not (one.enough() if gives_up() else one.full())]:
+    while unfinished := [one for one in all_series if not (one.enough() if gives_up() else one.full())]:
         for series in unfinished:
             start = watch.seconds()
             block = series.take_block()
             unusual, slower = _unusual(block, conditions)
             if not unusual:
                 series.counted.append(block)
-                most_waiting = conditions.patience_seconds * conditions.ease * len(every)  # it comes back
+                most_waiting = conditions.patience_seconds * conditions.ease * len(all_series)  # it does return
                 better = 0
                 continue
             series.aside.append(block)
@@ -121,7 +122,7 @@ def take_pairs(candidates: Sequence[ReadyNetwork], conditions: Conditions) -> li
                 watch.sleep(pause)
                 pause = min(2 * pause, longest)
             waited += watch.seconds() - start
-    return [series.taken() for series in every]
+    return [series.taken() for series in all_series]
 
 
 @dataclass(kw_only=True)
@@ -132,14 +133,14 @@ class _Series:
     conditions: Conditions
     counted: list[TimedBlock] = field(default_factory=list)
     aside: list[TimedBlock] = field(default_factory=list)
-    """Blocks that do not count, since the machine was not as it was anchored."""
+    """Blocks that do not count because the machine was not in its anchored state."""
     reason: str = ""
-    """Why the last of them was set aside."""
+    """Why the last block was set aside."""
     seconds: float = 0.0
     next_turn: float = 0.0
 
     def take_block(self) -> TimedBlock:
-        """One more, not before its turn."""
+        """Take one more block, not before its turn."""
         watch = self.conditions.watch
         watch.sleep(max(0.0, self.next_turn - watch.seconds()))
         start = watch.seconds()
@@ -149,11 +150,11 @@ class _Series:
         return block
 
     def enough(self) -> bool:
-        """Whether there are the fewest blocks, on whatever machine: what a measurement that waits no longer needs."""
+        """Whether there are enough blocks, counted or not, for a measurement that does not wait any longer."""
         return len(self.counted) + len(self.aside) >= self.conditions.blocks
 
     def full(self) -> bool:
-        """Whether nothing is to be added."""
+        """Whether no more blocks are needed or allowed."""
         count, least = len(self.counted), self.conditions.blocks
         if count < least:
             return False
@@ -164,7 +165,7 @@ class _Series:
         return taken.quiet_blocks >= self.conditions.quiet_blocks and taken.half_width <= self.conditions.within
 
     def taken(self) -> Pairs:
-        """The pairs of the blocks that count; of all blocks where those are too few."""
+        """The pairs of the blocks that count, or of all blocks if too few count."""
         conditions = self.conditions
         short = len(self.counted) < conditions.blocks
         used = self.counted + self.aside if short else self.counted
@@ -188,15 +189,15 @@ def _pairs(blocks: Sequence[TimedBlock]) -> Pairs:
 
 
 def _unusual(block: TimedBlock, conditions: Conditions) -> tuple[str, bool]:
-    """How the machine differs from the anchored one (empty when it does not), and whether for the worse."""
+    """How the machine differs from its anchored state (empty if it does not), and whether it is slower."""
     anchor = conditions.anchor
     milliseconds = float(np.median(block.times[:, 1]))
     far = _far_from_anchor(milliseconds, anchor)
     if far:
         return far, milliseconds > anchor.milliseconds
     canary = block.canary_milliseconds / milliseconds / anchor.canary
-    if conditions.threads > 1 and not 1 / FAR_CANARY <= canary <= FAR_CANARY:  # one thread needs no other core
-        return f"the cores exchanged data at {canary:.2f} of the anchored cost", canary > 1
+    if conditions.threads > 1 and not 1 / FAR_CANARY <= canary <= FAR_CANARY:  # irrelevant for one thread
+        return f"passing data between cores took {canary:.2f} times as long as when anchored", canary > 1
     return "", False
 
 
@@ -206,7 +207,7 @@ def _far_from_anchor(reference_milliseconds: float, anchor: Anchor) -> str:
         return ""
     best = anchor.best_milliseconds
     at_best = "" if best is None else f" ({best / anchor.milliseconds:.2f} at best)"
-    return f"the machine ran the reference at {share:.2f} of its anchored latency{at_best}"
+    return f"the reference took {share:.2f} times its anchored latency{at_best}"
 
 
 def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:
@@ -214,5 +215,5 @@ def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:
     if pairs.quiet_blocks < conditions.quiet_blocks:
         reasons.append(f"only {pairs.quiet_blocks} of {len(pairs.candidate)} blocks were undisturbed")
     if pairs.half_width > conditions.within:
-        reasons.append(f"the median is known to {pairs.half_width:.1%} only after {pairs.count} pairs")
+        reasons.append(f"the median is known only to within {pairs.half_width:.1%} after {pairs.count} pairs")
     return tuple(reasons)

@@ -1,4 +1,4 @@
-"""Pairs of alternating calls of a candidate and the reference, and the latency record that they come to."""
+"""Pairs of alternating calls of a candidate and the reference, and the latency record computed from them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from nas.latency.target import Target
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """All pairs of one candidate that count, and what is known against them."""
+    """All pairs of one candidate that count, and the reasons to distrust them."""
 
     candidate: Times
-    """Milliseconds (blocks, pairs of a block)."""
+    """Milliseconds of the candidate (blocks, pairs of a block)."""
     reference: Times
-    """The same of the reference."""
+    """Milliseconds of the reference (blocks, pairs of a block)."""
     disturbances: tuple[str, ...]
     """What disturbed the machine meanwhile."""
     doubts: tuple[str, ...] = ()
-    """What is unsure after as many blocks as are ever taken."""
+    """What the pairs leave uncertain although no more blocks are taken."""
     set_aside: int = 0
-    """Pairs that were taken and do not count."""
+    """Number of pairs that were taken but do not count."""
     away: bool = False
-    """Whether the machine was not as it was when it was anchored, and did not come back."""
+    """Whether the machine was away from its anchored state and did not return."""
 
     @property
     def flagged(self) -> tuple[str, ...]:
@@ -39,17 +39,17 @@ class Pairs:
 
     @property
     def repeatable(self) -> bool:
-        """Whether another try may find the machine undisturbed."""
+        """Whether another attempt may find the machine undisturbed."""
         return bool(self.disturbances) and not self.away
 
     @property
     def count(self) -> int:
-        """How many pairs."""
+        """Number of pairs."""
         return self.candidate.size
 
     @property
     def ratio(self) -> float:
-        """Candidate over reference, of the quiet medians."""
+        """Ratio of the quiet medians, candidate over reference."""
         return quiet_ratio(self.candidate, self.reference)
 
     @property
@@ -60,16 +60,16 @@ class Pairs:
 
     @property
     def quiet_blocks(self) -> int:
-        """How many blocks were undisturbed."""
+        """Number of undisturbed blocks."""
         return int(quiet_blocks(self.reference).sum())
 
 
 def summarise(
     pairs: Pairs, anchor: Anchor, *, target: Target, size: tuple[int, int], environment: Mapping[str, str]
 ) -> Latency:
-    """The record of a measurement at input `size` (H, W): ratios, and milliseconds through the anchor."""
+    """The record of a measurement at input `size` (H, W): ratios, and the milliseconds that the anchor gives them."""
     corrected = 1.0
-    if target.device == "cpu" and environment.get("threads") == "1":  # nobody has looked elsewhere
+    if target.device == "cpu" and environment.get("threads") == "1":  # the correction was not studied for other targets
         corrected = correction(pairs.ratio, quiet_median(pairs.reference), anchor.milliseconds)
     ratio, pair_ratios = corrected * pairs.ratio, corrected * pairs.candidate / pairs.reference
     p90, p99 = (max(ratio, float(value)) for value in np.quantile(pair_ratios, (0.9, 0.99)))

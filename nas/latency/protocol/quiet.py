@@ -1,14 +1,15 @@
-"""What a network takes on the undisturbed machine, from blocks of alternating calls: the quiet median.
+"""The quiet median: a network's latency on the undisturbed machine, from blocks of alternating calls.
 
-Whatever disturbs a machine makes calls slower, never faster, and it does so for a while: a block of neighbouring calls
-is mostly quiet or mostly not. The reference tells which: it computes more than it moves memory, and its quiet blocks
-lie within a few per cent of each other. So a block is quiet when the reference's median is within 5 % of its best one,
-and the quiet median of either network is the median of its calls in those blocks.
+Disturbances make calls slower, never faster, and last for a while: a block of neighbouring calls is either mostly quiet
+or mostly disturbed. The reference shows which, because it is limited by computation rather than by memory, so that its
+quiet blocks lie within a few per cent of each other. A block is therefore quiet when the reference's median in it is
+within 5 % of the reference's best block, and the quiet median of either network is the median of its calls in quiet
+blocks.
 
-A candidate's own best block would be a matter of luck: small networks scatter by several per cent from one quiet block
-to the next, and slow down twice as much as the reference on a machine that is not quiet. With each network's own best
-blocks the ratio of eight networks scattered by up to 2.1 % from one 24 blocks to the next, with the reference's by up
-to 0.5 % (`studies/latency`).
+A candidate's own best block would be a matter of luck: small networks scatter by several per cent between quiet blocks,
+and slow down twice as much as the reference on a machine that is not quiet. With each network's own best blocks, the
+ratios of eight networks scattered by up to 2.1 % from one 24 blocks to the next; with the blocks chosen by the
+reference, by up to 0.5 % (`studies/latency`).
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ from numpy.typing import NDArray
 
 Times = NDArray[np.float64]  # (blocks, calls) in milliseconds
 
-ALIKE = 1.05  # medians of the reference, against its best block
+ALIKE = 1.05  # largest median of the reference in a quiet block, as a multiple of its best block
 RESAMPLES = 1000
 
 
 def quiet_blocks(reference: Times) -> NDArray[np.bool_]:
-    """Which blocks were undisturbed."""
+    """Which blocks (blocks) were undisturbed."""
     medians = np.median(reference, axis=1)
     alike: NDArray[np.bool_] = medians <= ALIKE * medians.min()
     return alike
 
 
 def quiet_median(reference: Times) -> float:
-    """The reference's median call in undisturbed blocks."""
+    """Median call of the reference in undisturbed blocks, in milliseconds."""
     return float(np.median(reference[quiet_blocks(reference)]))
 
 
 def quiet_ratio(candidate: Times, reference: Times) -> float:
-    """Median call of the candidate over that of the reference, in undisturbed blocks."""
+    """Median call of the candidate over median call of the reference, in undisturbed blocks."""
     quiet = quiet_blocks(reference)
     return float(np.median(candidate[quiet]) / np.median(reference[quiet]))
 
 
 def interval(candidate: Times, reference: Times) -> tuple[float, float]:
-    """95 % bootstrap interval of the quiet ratio: undisturbed blocks are drawn anew, then pairs of calls within them.
+    """95 % bootstrap interval of the quiet ratio: undisturbed blocks are resampled, then pairs of calls within them.
 
-    The same numbers give the same interval.
+    The same times always give the same interval.
     """
     quiet = quiet_blocks(reference)
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A candidate: a network that is ready to be timed in blocks of calls that alternate with the reference's."""
+"""A candidate: a network that is ready to be timed, in blocks of calls that alternate with the reference's."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from nas.latency.protocol.anchor import Anchor
 from nas.latency.protocol.controls import Call, Controls, canary_milliseconds, milliseconds, warm_up
 
 BLOCK_PAIRS = (5, 25)  # fewest and most
-BLOCK_MILLISECONDS = 100.0  # that a block should last
-WARM_PAIRS = 1  # not counted, at the beginning of each block
+BLOCK_MILLISECONDS = 100.0  # intended duration of a block
+WARM_PAIRS = 1  # at the beginning of each block, not counted
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedBlock:
-    """Some pairs of calls, one after the other, and what the machine did meanwhile."""
+    """Some pairs of calls in a row, and what the machine did meanwhile."""
 
     times: NDArray[np.float64]
-    """Milliseconds (pairs, 2): candidate, reference."""
+    """Milliseconds (pairs, 2) of candidate and reference."""
     canary_milliseconds: float
+    """Median of the canary at the end of the block."""
     span: load.Span
 
 
@@ -37,28 +38,28 @@ class ReadyNetwork(Protocol):
     """A network ready to be timed, in this process (`LocalNetwork`) or in one of its own (`RemoteNetwork`)."""
 
     def warm_up(self) -> None:
-        """Call it and the reference in turns until caches, allocators, clocks and thread pools have settled."""
+        """Call candidate and reference in turns until caches, allocators, clocks and thread pools have settled."""
 
     def take_block(self) -> TimedBlock:
-        """Time a block of calls. It lasts about `BLOCK_MILLISECONDS`; all blocks of a candidate have as many pairs."""
+        """Time a block of about `BLOCK_MILLISECONDS`. All blocks of a candidate have equally many pairs."""
 
     def anchored(self, instead_of: Anchor | None) -> Anchor:
-        """The device's anchor; or a new one, if the machine is still elsewhere than at the anchor `instead_of`.
+        """The device's anchor; or a new one, if the machine is still away from the anchor `instead_of`.
 
-        Raises: UserError when an anchor cannot be kept.
+        Raises: UserError when the anchor cannot be saved.
         """
 
     def labels(self) -> NDArray[Any]:
-        """What one call gives: labels (1, H, W), in the memory of the CPU."""
+        """Labels (1, H, W) that one call returns, in CPU memory."""
 
 
 class LocalNetwork:
-    """A candidate in the process of its controls."""
+    """A candidate in the same process as its controls."""
 
     def __init__(self, call: Call, controls: Controls) -> None:
         self._call = call
         self._controls = controls
-        self._pairs = 0  # of a block; 0 until the first one
+        self._pairs = 0  # per block; 0 until the first one
 
     def warm_up(self) -> None:
         """See `ReadyNetwork`."""

@@ -1,18 +1,18 @@
 """The two frozen networks that run beside every candidate: the reference it is timed against, and the canary.
 
 FROZEN: a ratio to the reference is comparable only with ratios to the same network. Never change what this file builds;
-a better reference is a second file with another NAME, and its own anchors. It depends on nothing else of the toolkit
-for that reason.
+a better reference is a second file with another NAME and its own anchors. For the same reason this file depends on
+nothing else of the toolkit.
 
-The reference has about 5.4 k multiply-adds per pixel (0.23 G at 180x240, 2.8 G at 512x1024): small beside a
-candidate, large beside the clock's resolution, and of the same kind of work (3x3 convolutions at 1/4 and 1/8,
-upsampling, arg-max).
+The reference has about 5.4 k multiply-adds per pixel (0.23 G at 180x240, 2.8 G at 512x1024): it is small beside a
+candidate, takes long beside the resolution of the clock, and does the same kind of work as a candidate (3x3
+convolutions at 1/4 and 1/8, upsampling, arg-max).
 
-The canary feels what the reference hardly does: what it costs to hand activations from one core to another. A
-hypervisor moves virtual cores about, and two of them may share a cache, or lie on dies that do not, or be the two
-hardware threads of one core; which it is lasts for seconds to minutes, and changes candidates' latencies by up to half
-while the reference takes the same time. The canary does little arithmetic on 64 channels, and the threads that read
-them are not those that wrote them.
+The canary is sensitive to what the reference hardly notices: the cost of passing activations from one core to another.
+A hypervisor moves virtual cores about; two of them may share a cache, lie on dies that share none, or be the two
+hardware threads of one core. Such a placement lasts for seconds to minutes and changes the latency of candidates by up
+to half, while the reference takes the same time. The canary does little arithmetic on 64 channels, and the threads that
+read these channels are not those that wrote them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch import nn
 from torch.nn import functional
 
 NAME = "reference-1"
-CANARY_SIZE = (180, 240)  # at every input size: its activations must outgrow one core's first caches
+CANARY_SIZE = (180, 240)  # whatever the input size: its activations must exceed the first caches of one core
 CLASSES = 11
 
 
 class Reference(nn.Module):
-    """Ten 3x3 convolutions and a 1x1; float (N, 3, H, W) -> logits (N, 11, H, W)."""
+    """Eleven 3x3 convolutions and a 1x1 convolution; float (N, 3, H, W) -> logits (N, 11, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Reference(nn.Module):
 
 
 class Canary(nn.Module):
-    """A 4x4 convolution of stride 4 and a 1x1; float (N, 3, H, W) -> logits (N, 64, H / 4, W / 4)."""
+    """A 4x4 convolution of stride 4 and a 1x1 convolution; float (N, 3, H, W) -> logits (N, 64, H / 4, W / 4)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,6 +65,6 @@ def _draw_weights(network: nn.Module) -> None:
     for parameter in network.parameters():
         if parameter.ndim == 1:
             parameter.zero_()
-        else:  # keeps the variance of activations, far from the denormal numbers that slow a CPU down
+        else:  # keeps the variance of activations, away from denormal numbers, which slow a CPU down
             scale = (2 / parameter[0].numel()) ** 0.5
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))

@@ -1,4 +1,4 @@
-"""InterleavedTimer: times candidates in turns while no training step runs, and writes their records."""
+"""InterleavedTimer: times candidates in turns, alone on their device, and makes their records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nas.latency.target import Target
 
 
 class InterleavedTimer:
-    """Of one target and input size (H, W). What it learns of the machine is kept for the next measurement."""
+    """Times networks on one target at one input size (H, W), and remembers the machine's state between measurements."""
 
     def __init__(
         self,
@@ -32,15 +32,16 @@ class InterleavedTimer:
         self._size = size
         self._environment = environment
         self._watch = watch
-        self._anchor: Anchor | None = None  # one for all, so that all milliseconds compare, until it is taken anew
-        self._sought_seconds = 0.0  # when a flagged one was last to be replaced
-        self._patience_seconds = patience_seconds  # for a machine that is not as it was anchored
-        self._in_vain = False  # it was spent so the last time
+        self._anchor: Anchor | None = None  # shared by all measurements, so that their milliseconds compare
+        self._sought_seconds = 0.0  # when we last tried to replace a flagged anchor
+        self._patience_seconds = patience_seconds
+        self._in_vain = False  # whether the last measurement used up its patience
 
     def measure(self, candidates: Sequence[ReadyNetwork], within: float) -> list[Latency]:
-        """The latency of each candidate at batch 1, to `within` that share of it; they take turns.
+        """The latency of each candidate at batch 1. They take turns until half of each 95 % interval is at most the
+        share `within` of the latency.
 
-        Raises: UserError when an anchor cannot be kept.
+        Raises: UserError when the anchor cannot be saved.
         """
         with self._alone():
             anchor = self._anchor
@@ -56,14 +57,15 @@ class InterleavedTimer:
                     anchor, taken = after, self._take(candidates, after, within)
         self._anchor = after
         return [
-            summarise(one, anchor, target=self._target, size=self._size, environment=self._environment) for one in taken
+            summarise(pairs, anchor, target=self._target, size=self._size, environment=self._environment)
+            for pairs in taken
         ]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """On a GPU with that GPU and a core, which those who train on others leave free."""
-        on = self._target.device
-        with lane.exclusive(gpu.name_of(on)), device.on_core_of(on, gpu.count() if self._target.on_cuda else 0):
+        """Nothing else of ours runs on the target: on the machine, or on the GPU and the core that its timings use."""
+        timed = self._target.device
+        with lane.exclusive(gpu.name_of(timed)), device.on_core_of(timed, gpu.count() if self._target.on_cuda else 0):
             yield
 
     def _take(self, candidates: Sequence[ReadyNetwork], anchor: Anchor, within: float) -> list[Pairs]:
@@ -77,10 +79,10 @@ class InterleavedTimer:
             neighbours=not self._target.on_cuda,
         )
         taken = measure(candidates, conditions)
-        self._in_vain = any(one.away for one in taken)
+        self._in_vain = any(pairs.away for pairs in taken)
         return taken
 
 
 def _reference_away(taken: Sequence[Pairs]) -> float | None:
-    """What the reference took where the machine was elsewhere for all; None where it was as anchored for one."""
-    return quiet_median(taken[0].reference) if all(one.away for one in taken) else None
+    """Latency of the reference if the machine was away from its anchor for all candidates, else None."""
+    return quiet_median(taken[0].reference) if all(pairs.away for pairs in taken) else None

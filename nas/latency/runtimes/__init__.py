@@ -1,30 +1,31 @@
-"""Runtimes: one file each, found by its name. A new runtime is a new file here, nothing else.
+"""Runtimes: one module each, found by its name. A new runtime is a new file here and nothing else.
 
-Another package can bring one too: a module of it, named by an entry point of the group `framebudget.runtimes`
+Another package can provide one too: a module of it, named by an entry point of the group `framebudget.runtimes`
 (`space.extensions`). A runtime is a module with
 
-    PRECISIONS: dict[str, tuple[str, ...]]     kind of device ("cpu", "cuda") -> precisions it runs there
-    available(target) -> str | None            None when it can run here, else what to install or change
-    versions() -> dict[str, str]               versions of the libraries that do the work
-    settle(target)                             what a process that only measures does first, once
+    PRECISIONS: dict[str, tuple[str, ...]]     kind of device ("cpu", "cuda") -> precisions that it runs there
+    available(target) -> str | None            None if it can run here, else what to install or change
+    versions() -> dict[str, str]               versions of the libraries that execute networks
+    settle(target)                             prepares a process that only measures; called once, before all else
     prepare(network, image, target) -> call    call() -> labels (1, H, W); one call is what is timed
-    WATCH: Watch (optional)                    how time passes on it, where that is not the time of this machine
-    NOTE: str (optional)                       what else to know of it, in a few words
+    WATCH: Watch (optional)                    its own clock, if time does not pass as on this machine
+    NOTE: str (optional)                       a remark of a few words, shown beside its name
 
 A runtime that reads ONNX graphs also has
 
-    LIBRARY: str                               the library that reads them, named in `versions` with its __version__
-    open_graph(graph, image, target) -> call   call() -> labels (1, H, W) as a NumPy array, of a graph (bytes) whose
-                                               output they are, and an image (1, 3, H, W) float32 as a NumPy array
-    hold_graph(graph, image, target) -> call   on a GPU: what is timed, for an image that lies there already, where
-                                               `open_graph` brings it there and the labels back in every call
+    LIBRARY: str                               the library that reads them, as `versions` names it; it has __version__
+    open_graph(graph, image, target) -> call   call() -> labels (1, H, W) as a NumPy array. `graph` (bytes) outputs
+                                               labels; `image` (1, 3, H, W) float32 is a NumPy array
+    hold_graph(graph, image, target) -> call   on a GPU: the call that is timed, with the image already on the GPU. A
+                                               call of `open_graph` copies the image there and the labels back
 
-and a `prepare` that exports the network and calls `open_graph` or `hold_graph`. Over ssh such a runtime on a CPU needs
-nothing of ours on the other host: its module is sent there (`nas.latency.worker.parcel`), `settle` and `open_graph` are
-called there, and what the module imports at its top is the standard library, NumPy and `nas.latency.target` only.
+and a `prepare` that exports the network and calls `open_graph` or `hold_graph`. To time such a runtime on a CPU over
+ssh, this package need not be installed on the other host: the runtime's module is sent there
+(`nas.latency.worker.parcel`) and `settle` and `open_graph` are called there. At its top such a module imports only the
+standard library, NumPy and `nas.latency.target`.
 
-`prepare` holds `image` (1, 3, H, W) statically, includes upsampling and arg-max, and `call` returns only when the
-labels exist (it synchronises with the device). No runtime imports its heavy library before it is called.
+`prepare` holds `image` (1, 3, H, W) statically and includes upsampling and arg-max; `call` returns only when the labels
+exist (it synchronises with the device). No runtime imports its heavy library before it is called.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ if TYPE_CHECKING:
 GROUP = "framebudget.runtimes"
 NEEDS = ("PRECISIONS", "available", "versions", "settle", "prepare")
 NEEDS_FOR_GRAPHS = ("LIBRARY", "open_graph")
-FIRST = {"cpu": "cpu", "cuda": "cuda:0"}  # device of each kind
+FIRST = {"cpu": "cpu", "cuda": "cuda:0"}  # the first device of each kind
 
 
 class GraphRuntime(Protocol):
-    """What a runtime that reads ONNX graphs offers, on a host that has nothing of ours too."""
+    """Functions of a runtime that reads ONNX graphs, which also work on a host without this package."""
 
     LIBRARY: str
 
@@ -60,36 +61,36 @@ class GraphRuntime(Protocol):
         """See `Runtime`."""
 
     def open_graph(self, graph: bytes, image: NDArray[np.float32], target: Target) -> Callable[[], NDArray[Any]]:
-        """The timed call: from the held image (1, 3, H, W) to labels (1, H, W), by the graph."""
+        """The timed call, which runs the graph from the held image (1, 3, H, W) to labels (1, H, W)."""
 
 
 class Runtime(Protocol):
-    """What every runtime offers."""
+    """Functions of every runtime."""
 
     PRECISIONS: dict[str, tuple[str, ...]]
 
     def available(self, target: Target) -> str | None:
-        """None when `target` can be timed here, else what is missing and how to get it."""
+        """None if `target` can be timed here, else what is missing and how to get it."""
 
     def versions(self) -> dict[str, str]:
-        """Versions of the libraries that do the work."""
+        """Versions of the libraries that execute networks."""
 
     def settle(self, target: Target) -> None:
-        """What a process that only measures on `target` does once, before anything is prepared."""
+        """Set up a process that only measures on `target`; called once, before anything is prepared."""
 
     def prepare(self, network: nn.Module, image: Tensor, target: Target) -> Callable[[], Tensor]:
-        """The timed call: from the held image to labels (1, H, W)."""
+        """The timed call, from the held image to labels (1, H, W)."""
 
 
 def names() -> tuple[str, ...]:
-    """Every runtime that could be asked for, its library installed or not; the file a_b.py is the runtime a-b."""
+    """Names of all runtimes, whether or not their libraries are installed; the file a_b.py is the runtime a-b."""
     return tuple(extensions.modules(__name__, GROUP))
 
 
 def targets(name: str) -> tuple[Target, ...]:
-    """Every precision of a runtime, on the first device of each kind that it knows; they need not be there.
+    """Every precision of a runtime on the first device of each kind that it supports, available here or not.
 
-    Raises: UserError when there is no such runtime, or another package's cannot be imported.
+    Raises: UserError when there is no such runtime, or its module in another package cannot be imported.
     """
     offers = _module(name).PRECISIONS.items()
     return tuple(
@@ -98,10 +99,10 @@ def targets(name: str) -> tuple[Target, ...]:
 
 
 def load(target: Target) -> Runtime:
-    """The runtime of `target`, which may still be missing its library (see `available`).
+    """The runtime of `target`, whose library may be missing (see `available`).
 
-    Raises: TargetError when there is no such runtime, or it does not run at that precision on that device; UserError
-    when another package's cannot be imported.
+    Raises: TargetError when there is no such runtime, or it does not run this precision on this device; UserError when
+    its module in another package cannot be imported.
     """
     runtime = _module(target.runtime)
     kind = target.device.partition(":")[0]
@@ -122,7 +123,7 @@ def _module(name: str) -> Runtime:
 def require(target: Target) -> Runtime:
     """The runtime of `target`, ready to run here.
 
-    Raises: TargetError when it is unknown or not installed, or the device is absent; the message says what to do.
+    Raises: TargetError when it is unknown or not installed, or the device is missing; the message says what to do.
     """
     runtime = load(target)
     missing = runtime.available(target)
@@ -133,10 +134,10 @@ def require(target: Target) -> Runtime:
 
 
 def require_one(targets: Sequence[Target]) -> None:
-    """Refuse targets of which none can be timed here, before anything that takes long; what other hosts can do is not
-    known before they are asked.
+    """Make sure, before any long work, that at least one of the targets can be timed. Targets on other hosts are taken
+    to be ready, since that is only known after connecting.
 
-    Raises: TargetError as `require` does, for the first of them.
+    Raises: TargetError as `require` does, for the first target.
     """
     refused: list[TargetError] = []
     for target in targets:
@@ -151,12 +152,12 @@ def require_one(targets: Sequence[Target]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Where a runtime that reads ONNX graphs is, and what it needs."""
+    """Module and library of a runtime that reads ONNX graphs."""
 
     module: str
-    """Of the runtime, such as `nas.latency.runtimes.onnxruntime`."""
+    """Module of the runtime, such as `nas.latency.runtimes.onnxruntime`."""
     library: str
-    """That reads them, such as `onnxruntime`."""
+    """Library that reads the graphs, such as `onnxruntime`."""
 
 
 def reads_graphs(target: Target) -> bool:
@@ -165,11 +166,11 @@ def reads_graphs(target: Target) -> bool:
     Raises: TargetError and UserError as `load` does.
     """
     runtime = load(target)
-    return all(hasattr(runtime, each) for each in NEEDS_FOR_GRAPHS)
+    return all(hasattr(runtime, name) for name in NEEDS_FOR_GRAPHS)
 
 
 def reader(target: Target) -> Reader | None:
-    """What reads ONNX graphs on `target` where nothing else of ours is; None where its runtime does not, or on a GPU.
+    """What reads ONNX graphs on a host without this package; None if the runtime of `target` does not, or on a GPU.
 
     Raises: TargetError and UserError as `load` does.
     """
@@ -180,24 +181,24 @@ def reader(target: Target) -> Reader | None:
 
 
 def timed_graph(runtime: GraphRuntime) -> Callable[[bytes, NDArray[np.float32], Target], Callable[[], object]]:
-    """What opens a graph to be timed: the call that it gives leaves labels on the device."""
+    """The function that opens a graph to be timed: `hold_graph`, which leaves labels on the GPU, else `open_graph`."""
     found: Callable[[bytes, NDArray[np.float32], Target], Callable[[], object]]
     found = getattr(runtime, "hold_graph", runtime.open_graph)
     return found
 
 
 def environment(target: Target) -> dict[str, str]:
-    """What a latency on `target` depends on: the device, precision and threads, and the versions of the runtime."""
+    """What a latency on `target` depends on: device, precision and threads, and the runtime's versions."""
     return device.describe(target) | load(target).versions()
 
 
 def watch(runtime: Runtime) -> Watch:
-    """The clock and counters of a runtime: those of this machine, unless it has its own."""
+    """Clock and counters of a runtime: those of this machine, unless it has its own."""
     found: Watch = getattr(runtime, "WATCH", THIS_MACHINE)
     return found
 
 
 def note(runtime: Runtime) -> str:
-    """What a runtime says of itself; empty when it says nothing."""
+    """The runtime's remark about itself; empty if it has none."""
     found: str = getattr(runtime, "NOTE", "")
     return found

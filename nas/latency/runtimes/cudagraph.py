@@ -1,7 +1,7 @@
-"""PyTorch captured once as a CUDA graph and replayed: the GPU's own time, without the launch of every kernel.
+"""PyTorch captured once as a CUDA graph and replayed: the GPU's own time, without launching every kernel.
 
 Capture follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs: warm up on a side stream, capture
-with static input and output, replay. The network must not ask for a value on the host (`.item()`), which none of ours
+with static input and output, replay. The network must not request a value on the host (`.item()`), which none of ours
 does.
 """
 
@@ -25,7 +25,7 @@ versions = eager.versions
 
 
 def settle(target: Target) -> None:
-    """Nothing: a graph's replay does not depend on how the process is set up."""
+    """Nothing to do: replaying a graph does not depend on how the process is set up."""
 
 
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:

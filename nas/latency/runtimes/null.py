@@ -1,8 +1,8 @@
 """A simulated device: latencies are computed from multiply-adds, and its clock advances only when a network runs.
 
-For tests and for trying a study out: the same network has the same latency everywhere, to the last digit, whatever the
-machine does meanwhile, and no time is spent on calls. Everything else is as on a real device: the process, the
-protocol, the anchor, the records.
+It is for tests and for trying out a study: a network has the same latency everywhere, to the last digit, whatever the
+machine does meanwhile, and calls take no time. Everything else is as on a real device: the process, the protocol, the
+anchor and the records.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"cpu": ("fp32",)}
 NOTE = "simulated, for tests"
-MULTIPLY_ADDS_PER_SECOND = 20_000_000_000  # of one thread
+MULTIPLY_ADDS_PER_SECOND = 20_000_000_000  # per thread
 CALL_NANOSECONDS = 50_000
 
 
 @dataclass(kw_only=True)
 class _Clock:
-    """The device's own time."""
+    """The simulated time of the device."""
 
     now: int = 0
-    """Nanoseconds."""
+    """Nanoseconds since the process started."""
 
     def nanoseconds(self) -> int:
         return self.now
@@ -45,7 +45,7 @@ class _Clock:
         self.wait(round(seconds * 1e9))
 
     def snapshot(self, device: str) -> Snapshot:
-        """A machine that does nothing else."""
+        """Counters of a machine that does nothing else."""
         seconds = self.now / 1e9
         return Snapshot(
             wall=seconds,
@@ -59,7 +59,7 @@ class _Clock:
         )
 
 
-_CLOCK = _Clock()  # one for all calls of a process, as the machine has one
+_CLOCK = _Clock()  # one per process, shared by all its networks
 WATCH = Watch(nanoseconds=_CLOCK.nanoseconds, sleep=_CLOCK.sleep, snapshot=_CLOCK.snapshot)
 
 
@@ -74,7 +74,7 @@ def versions() -> dict[str, str]:
 
 
 def settle(target: Target) -> None:
-    """Nothing: no library is asked to be quick."""
+    """Nothing to do: no library executes the network."""
 
 
 def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
@@ -85,7 +85,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
 
 
 def _counted(network: torch.nn.Module, image: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Labels, and the multiply-adds of convolutions. (FlopCounterMode counts the same, and imports 800 modules to.)"""
+    """Labels, and multiply-adds of convolutions. (FlopCounterMode counts the same, but imports 800 modules.)"""
     import torch
 
     from space.network import labels_of

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the graph that `nas export` writes, upsampling and arg-max inside, in full precision or
+"""ONNX Runtime on the CPU: the graph that `nas export` writes, upsampling and arg-max included, in full precision or
 quantized.
 """
 
@@ -34,10 +34,10 @@ def versions() -> dict[str, str]:
 
 
 def settle(target: Target) -> None:
-    """One pool of threads for all sessions of this process.
+    """Give all sessions of this process one pool of threads.
 
-    The candidate and the reference alternate: with a pool each, the threads of one would spin on while the other runs
-    and take its cores; and forbidding them to spin would time a runtime that nobody deploys.
+    Candidate and reference alternate: if each had a pool, the threads of one would spin on the other's cores while that
+    runs. Forbidding threads to spin would time a configuration that nobody deploys.
     """
     _share_threads(target.thread_count())
 
@@ -55,7 +55,7 @@ def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Call
     options = onnxruntime.SessionOptions()
     if _share_threads.cache_info().currsize:
         options.use_per_session_threads = False
-    else:  # a process that does other things too, whose sessions must not take each other's cores
+    else:  # a process that does not only measure: its sessions must not spin on each other's cores
         options.intra_op_num_threads = target.thread_count()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only

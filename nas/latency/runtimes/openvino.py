@@ -1,5 +1,5 @@
-"""OpenVINO on the CPU: the graph that `nas export` writes, in the precision that is asked for (its own default may be
-bfloat16), or quantized.
+"""OpenVINO on the CPU: the graph that `nas export` writes, in the requested precision (its own default may be bfloat16)
+or quantized.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"cpu": ("fp32", "bf16", "int8")}
 LIBRARY = "openvino"
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not quantized
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # precision of what is not quantized
 
 
 def available(target: Target) -> str | None:
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def settle(target: Target) -> None:
-    """Nothing: OpenVINO's compiled models share one pool of threads already."""
+    """Nothing to do: OpenVINO's compiled models share one pool of threads already."""
 
 
 def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Callable[[], NDArray[Any]]:
@@ -61,7 +61,7 @@ def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Call
         },
     )
     computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if computed != HINTS[target.precision]:  # it takes another one without a word where the processor has none
+    if computed != HINTS[target.precision]:  # it silently chooses another one if the processor lacks this one
         from nas.errors import TargetError
 
         raise TargetError(f"{target}: OpenVINO would compute in {computed} on this processor; use that precision")

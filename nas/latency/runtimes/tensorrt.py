@@ -1,5 +1,5 @@
-"""TensorRT on an NVIDIA GPU: an engine built from the graph that `nas export` writes, input and labels on the GPU. In
-int8 the graph is quantized, and what is not quantized may be computed in half precision.
+"""TensorRT on an NVIDIA GPU: an engine built from the graph that `nas export` writes, with input and labels on the GPU.
+In int8 the graph is quantized, and the rest of it may be computed in half precision.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 
 def settle(target: Target) -> None:
-    """Nothing: an engine does not depend on how the process is set up."""
+    """Nothing to do: an engine does not depend on how the process is set up."""
 
 
 def open_graph(graph: bytes, image: NDArray[np.float32], target: Target) -> Callable[[], NDArray[Any]]:
@@ -62,7 +62,7 @@ def prepare(network: torch.nn.Module, image: torch.Tensor, target: Target) -> Ca
 
 
 def _opened(graph: bytes, image: torch.Tensor, target: Target) -> Callable[[], torch.Tensor]:
-    """What runs the graph on an `image` that lies on the GPU."""
+    """A call that runs the graph on an `image` on the GPU."""
     import torch
 
     with torch.cuda.device(target.device):

@@ -1,4 +1,4 @@
-"""PyTorch eager: channels_last, no gradients. On a GPU the launch of every kernel is inside the time."""
+"""PyTorch eager: channels_last, no gradients. On a GPU the time includes the launch of every kernel."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def settle(target: Target) -> None:
 
 
 def place(network: torch.nn.Module, image: torch.Tensor, target: Target) -> tuple[torch.nn.Module, torch.Tensor]:
-    """A copy of network and image on the device of `target`, at its precision, in channels_last layout."""
+    """A copy of network and image on the device of `target`, in its precision and in channels_last layout."""
     import torch
 
     dtype = {"fp32": torch.float32, "fp16": torch.float16}[target.precision]

@@ -32,7 +32,7 @@ def settle(target: Target) -> None:
     eager.settle(target)
     try:
         getpass.getuser()
-    except (KeyError, OSError):  # Inductor names its folder for the user, whom a container may not know
+    except (KeyError, OSError):  # Inductor names its folder after the user, who may have no name in a container
         os.environ["USER"] = str(os.getuid())
 
 

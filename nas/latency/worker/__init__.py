@@ -1,1 +1,1 @@
-"""The process that measures, and its children; `python -m nas.latency.worker` is `nas.latency.worker.__main__`."""
+"""The measuring process and its children; `python -m nas.latency.worker` runs `nas.latency.worker.__main__`."""

@@ -1,17 +1,17 @@
-"""The process that measures: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES [PATIENCE]`, driven by
+"""The measuring process: `python -m nas.latency.worker TARGET HEIGHT WIDTH CLASSES [PATIENCE]`, driven by
 `nas.latency.Meter`. PATIENCE is in seconds.
 
-It speaks JSON, one line each way (`nas.latency.worker.replies`). On start it says {"ready": true, "program":
-"<name and version>", "environment": {...}}. A request
+Requests and replies are JSON, one line each (`nas.latency.worker.replies`). When it has started it sends
+{"ready": true, "program": "<name and version>", "environment": {...}}. A request
 
     {"networks": [{"architecture": "<yaml>", "weights": "<safetensors in base64>" or null}, ...], "within": 0.015}
 
-with {"graph": "<ONNX in base64>"} for a network that comes as one, is answered with {"latencies": ["<yaml>", ...]}. It
-ends when its input does, whatever it is doing: nobody is left to ask, be it here or at the other end of a connection.
-What libraries print goes to standard error.
+is answered with {"latencies": ["<yaml>", ...]}; an entry {"graph": "<ONNX in base64>"} stands for a network given as an
+ONNX graph. The process ends when its input is closed, whatever it is doing, since its owner is then gone, here or at
+the other end of a connection. Output that libraries print goes to standard error.
 
-On the CPU each network has a child process (`nas.latency.worker.children`), and this one only gives them turns and
-writes the records. On a GPU it prepares and times them all itself.
+On the CPU each network has a child process (`nas.latency.worker.children`), and this process only schedules them and
+makes the records. On a GPU it prepares and times all networks itself.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from nas.latency.worker.replies import PROGRAM, answer
 from nas.latency.worker.session import ControlGraphs, Session, build, environment
 from space import Architecture, strict
 
-# Imported before any child is forked: none does it again, nor is one forked from a process that changes by it.
+# Imported before any child is forked, so that no child repeats it and all are forked from the same state.
 EARLY = ("nas.export.comparison", "nas.export.graph", "torch.onnx", "onnx", "numpy.ma", "numpy.random")
 
 
 class Server:
-    """Answers requests on one target, at one input size (H, W) and number of classes."""
+    """Answers requests for one target, input size (H, W) and number of classes."""
 
     def __init__(self, target: Target, size: tuple[int, int], num_classes: int) -> None:
         self.target = target
@@ -54,25 +54,25 @@ class Server:
         self.num_classes = num_classes
 
     def start(self) -> dict[str, Any]:
-        """Load what timing needs; what latencies will depend on."""
-        # Before torch is imported: its thread pools copy the cores that they may use, and schedulers like Ray set one
-        # thread for all that they start.
+        """Load what timing needs. Returns the first reply, with the environment that latencies will depend on."""
+        # Before torch is imported: its thread pools copy the set of usable cores, and schedulers like Ray set a single
+        # thread for everything they start.
         device.pin(self.target)
         if self.target.on_cuda:
             return {"ready": True, "program": PROGRAM, "environment": self._session.environment}
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.target.thread_count()))
-        gc.disable()  # all of this stays: to look for garbage among it takes a tenth of the start
+        gc.disable()  # collecting garbage among imports that stay would take a tenth of the start
         for module in EARLY:
             importlib.import_module(module)
         runtimes.require(self.target)
-        gc.freeze()  # nor do the children look there, which would copy what they share
+        gc.freeze()  # a collection in the children would copy the memory that they share
         gc.enable()
         return {"ready": True, "program": PROGRAM, "environment": environment(self.target)}
 
     def measure(self, request: dict[str, Any], timer: InterleavedTimer) -> dict[str, Any]:
         """Latencies of the networks of a request."""
-        _ = self._controls  # before any child is forked
-        makers = [functools.partial(self._prepare, asked) for asked in request["networks"]]
+        _ = self._controls  # exported before any child is forked
+        makers = [functools.partial(self._prepare, network) for network in request["networks"]]
         with contextlib.ExitStack() as stack:
             candidates: Sequence[ReadyNetwork]
             if self.target.on_cuda:
@@ -81,22 +81,22 @@ class Server:
                 candidates = stack.enter_context(children.start(makers, at_once=self.target.thread_count()))
             return {"latencies": [strict.dump(latency) for latency in timer.measure(candidates, request["within"])]}
 
-    def _prepare(self, asked: dict[str, Any]) -> LocalNetwork:
+    def _prepare(self, network: dict[str, Any]) -> LocalNetwork:
         with lane.shared():
-            if "graph" in asked:
-                return self._session.graph(base64.b64decode(asked["graph"]))
-            architecture = Architecture.from_yaml(asked["architecture"], source="architecture")
+            if "graph" in network:
+                return self._session.graph(base64.b64decode(network["graph"]))
+            architecture = Architecture.from_yaml(network["architecture"], source="architecture")
             require_inference(architecture, self.size, self.num_classes, device=self.target.device, kind=TargetError)
-            return self._session.candidate(build(architecture, asked["weights"], self.num_classes))
+            return self._session.candidate(build(architecture, network["weights"], self.num_classes))
 
     @functools.cached_property
     def _session(self) -> Session:
-        """Of this process: each child makes its own."""
+        """The session of this process; each child makes its own."""
         return Session(self.target, self.size, self._controls)
 
     @functools.cached_property
     def _controls(self) -> ControlGraphs | None:
-        """Exported in a process of its own, since this one runs no network."""
+        """The controls, exported in another process, since this one must not run any network."""
         if runtimes.reader(self.target) is None:
             return None
 

@@ -1,17 +1,18 @@
-"""The agent: what measures on a host that has nothing of ours, sent there by `nas.latency.worker.parcel`.
+"""The agent: the measuring process on a host where this package is not installed; `nas.latency.worker.parcel` sends it.
 
-The same protocol, the same children as in `nas.latency.worker.__main__`, without what builds networks: those come as
-ONNX graphs. So all that is imported here is the standard library (of Python 3.10), NumPy and the runtime.
+It follows the same protocol with the same children as `nas.latency.worker.__main__`, but does not build networks: it
+receives them as ONNX graphs. It therefore imports only the standard library (of Python 3.10), NumPy and the runtime.
 
-It speaks JSON, one line each way (`nas.latency.worker.replies`), driven by `nas.latency.worker.sender`. On start it
-says {"ready": true, "program": ..., "environment": {...}}. Then come
+Requests and replies are JSON, one line each (`nas.latency.worker.replies`); `nas.latency.worker.sender` drives it. When
+it has started it sends {"ready": true, "program": ..., "environment": {...}}. Then it receives
 
-    {"size": [H, W], "reference": {...}, "canary": {...}, ...}  once, answered with the whole environment
-    {"do": "memory"}                                           is answered with bytes, free and in all
-    {"do": "prepare", "graphs": ["<ONNX in base64>", ...]}     with the labels that each gives, to be compared there
-    {"do": "time", "within": 0.015}                            with the latencies of what was prepared, as JSON in texts
+    {"size": [H, W], "reference": {...}, "canary": {...}, ...}  once; answered with the complete environment
+    {"do": "memory"}                                           answered with free and total bytes
+    {"do": "prepare", "graphs": ["<ONNX in base64>", ...]}     answered with the labels of each graph, to be checked
+    {"do": "time", "within": 0.015}                            answered with the latencies of the prepared graphs, each
+                                                               as JSON in a string
 
-It ends when its input does, and leaves the device's anchor in the cache folder there.
+It ends when its input is closed. The only thing it leaves behind is the device's anchor in the cache folder there.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ EARLY = ("numpy.ma", "numpy.random")  # imported before any child is forked
 
 
 def main(order: Mapping[str, Any]) -> int:
-    """Serve requests until the input ends. `order` names the module of the runtime and the target."""
+    """Answer requests until the input is closed. `order` names the target and the runtime's module and library."""
     end_with_the_input()
     say = sayer()
 
@@ -75,7 +76,7 @@ def main(order: Mapping[str, Any]) -> int:
 
 
 class Bench:
-    """Where networks are timed: the target, what every candidate is timed beside, and the candidates of the moment."""
+    """The target, the controls that run beside every candidate, and the candidates prepared at the moment."""
 
     def __init__(
         self, target: Target, runtime: GraphRuntime, environment: Mapping[str, str], given: Mapping[str, Any]
@@ -87,15 +88,15 @@ class Bench:
         self._key = device_key.key_of_anchor(self.environment, target, size)
         self._timer = InterleavedTimer(target, size, self.environment, THIS_MACHINE, given["patience_seconds"])
         self._graphs = [base64.b64decode(given[name]["graph"]) for name in ("reference", "canary")]
-        # A copy: some runtimes hold only arrays that could be written to.
+        # Copies, since some runtimes accept only writable arrays.
         self._images = [np.array(array_of(given[name]["image"], IMAGE)) for name in ("reference", "canary")]
         self._networks: Sequence[ReadyNetwork] = ()
         self._children = contextlib.ExitStack()
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What a request asks for.
+        """The reply to a request.
 
-        Raises: UserError when the user can put it right.
+        Raises: UserError when the user can correct the cause.
         """
         match request["do"]:
             case "memory":
@@ -125,7 +126,7 @@ class Bench:
         return {"labels": labels}
 
     def _candidate(self, graph: bytes) -> LocalNetwork:
-        """In a process of its own: `nas.latency.worker.session.Session` of graphs."""
+        """Prepare a candidate in its own process, as `nas.latency.worker.session.Session` does, but from graphs."""
         with lane.shared():
             self._runtime.settle(self._target)
             image, canary_image = self._images

@@ -1,4 +1,4 @@
-"""Arrays as plain values, to be sent in JSON."""
+"""Arrays as plain values that can be sent in JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ LABELS = np.dtype("<i4")
 
 
 def values_of(array: NDArray[Any], kind: np.dtype[Any]) -> dict[str, Any]:
-    """The array's shape, and its numbers as those of `kind`, compressed, as text."""
+    """The array's shape, and its values converted to `kind`, compressed and encoded as text."""
     content = np.ascontiguousarray(array, dtype=kind).tobytes()
     return {"shape": list(array.shape), "content": base64.b64encode(zlib.compress(content, 1)).decode("ascii")}
 
 
 def array_of(values: Mapping[str, Any], kind: np.dtype[Any]) -> NDArray[Any]:
-    """The array whose `values_of` were sent, to be read only.
+    """The array from its `values_of`; read-only.
 
-    Raises: ValueError when there are more numbers or fewer than its shape says.
+    Raises: ValueError when the number of values does not fit the shape.
     """
     shape = tuple(int(length) for length in values["shape"])
     expected = int(np.prod(shape)) * kind.itemsize

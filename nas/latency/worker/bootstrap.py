@@ -1,8 +1,8 @@
-"""What runs first on a host that has nothing of ours: it takes in the modules that are sent, and runs the agent.
+"""The first code that runs on a host where this package is not installed: it receives modules and runs the agent.
 
-`python3 -c` over there reads the text of this file from the connection (`nas.latency.worker.parcel`); after it come one
-line of JSON and as many bytes of a zip as that says. The modules are imported from memory: no file is made. Written
-for any Python 3, so that one that is too old is told in words.
+`python3 -c` on the host reads the text of this file from the connection (`nas.latency.worker.parcel`). One line of JSON
+follows, then a zip of as many bytes as that line says. The modules are imported from memory; no file is written. This
+file runs on any Python 3, so that an interpreter that is too old can be reported in words.
 """
 
 import importlib.abc
@@ -15,38 +15,38 @@ import zipfile
 
 
 class Sent(importlib.abc.ExecutionLoader):
-    """Finds and loads the modules in a zip."""
+    """Finder and loader of the modules in a zip."""
 
     def __init__(self, parcel: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(parcel)) as files:
             self._texts = {name: files.read(name).decode("utf-8") for name in files.namelist()}
 
     def _file(self, fullname: str) -> str:
-        """The name of a module's file; empty when it was not sent."""
+        """The name of a module's file; empty if it was not sent."""
         base = fullname.replace(".", "/")
         return next((name for name in (f"{base}.py", f"{base}/__init__.py") if name in self._texts), "")
 
     def find_spec(
         self, fullname: str, path: object = None, target: object = None
     ) -> "importlib.machinery.ModuleSpec | None":
-        """What the import system asks a finder."""
+        """The spec of a module, as the import system requires of a finder."""
         return importlib.util.spec_from_loader(fullname, self) if self._file(fullname) else None
 
     def is_package(self, fullname: str) -> bool:
-        """What the import system asks a loader."""
+        """Whether a module is a package, as the import system requires of a loader."""
         return self._file(fullname).endswith("__init__.py")
 
     def get_filename(self, fullname: str) -> str:
-        """What tracebacks call the module's file."""
+        """The file name that tracebacks show."""
         return f"sent/{self._file(fullname)}"
 
     def get_source(self, fullname: str) -> str:
-        """The text of the module."""
+        """The source text of the module."""
         return self._texts[self._file(fullname)]
 
 
 def missing(order: dict) -> str:  # type: ignore[type-arg]  # Python 3.6 has no dict[str, Any]
-    """What this host lacks, in words; empty when it has all that is needed."""
+    """What this host lacks, in words; empty if it has everything."""
     here, (major, minor) = tuple(sys.version_info[:2]), order["oldest"]
     if here < (major, minor):
         return (
@@ -63,7 +63,7 @@ def missing(order: dict) -> str:  # type: ignore[type-arg]  # Python 3.6 has no 
 
 
 def main() -> int:
-    """Serve until the connection ends."""
+    """Run the agent until the connection ends."""
     order = json.loads(sys.stdin.buffer.readline().decode("ascii"))
     parcel = sys.stdin.buffer.read(order["bytes"])
     if len(parcel) < order["bytes"]:  # nobody is left to answer
@@ -72,7 +72,7 @@ def main() -> int:
     if lacking:
         print(json.dumps({"refused": lacking, "kind": "TargetError"}), flush=True)
         return 1
-    sys.meta_path.insert(0, Sent(parcel))  # before what may be installed there under the same names
+    sys.meta_path.insert(0, Sent(parcel))  # first, before installed modules of the same names
     from nas.latency.worker.agent import main as serve
 
     return serve(order)

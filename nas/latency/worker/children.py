@@ -1,8 +1,8 @@
-"""Candidates in processes of their own, forked from one that runs no network.
+"""Candidates in processes of their own, forked from a process that runs no network.
 
 In a process that has built, exported and run other networks, small ones take 3 to 9 % longer than in a new process, as
-one that is deployed is: they get the memory that the others left. So each candidate has a process with its own
-reference network and canary, also where several take turns: all wait but the one whose turn it is.
+in a deployment, because they get memory that the others left behind. So each candidate has its own process with its own
+reference network and canary. When several candidates take turns, all processes but one wait.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from nas.latency.worker.arrays import LABELS, array_of, values_of
 from nas.latency.worker.replies import accept, answer, refusal
 
 Answers = Callable[[dict[str, Any]], dict[str, Any]]
-"""From a request to its reply."""
+"""Maps a request to its reply."""
 Prepare = Callable[[], Answers]
-"""Prepares everything, and gives what then answers requests."""
+"""Prepares everything, and returns the function that answers requests."""
 
 
 class Child:
@@ -37,47 +37,47 @@ class Child:
 
     def __init__(self, prepare: Prepare) -> None:
         requests, self._requests = os.pipe()
-        heard, replies = os.pipe()
+        incoming, replies = os.pipe()
         parent = os.getpid()
         self._process = os.fork()
         if not self._process:
             end_with(parent)
             with contextlib.suppress(BaseException):
                 _serve(prepare, requests, replies)
-            os._exit(0)  # nothing of the parent's is to be tidied up
+            os._exit(0)  # without the parent's exit handlers
         os.close(requests)
         os.close(replies)
-        self._heard = os.fdopen(heard)
+        self._replies = os.fdopen(incoming)
         self._prepared = False
 
     def prepared(self) -> Child:
-        """This, when it has prepared.
+        """Wait until the process has prepared, and return this child.
 
-        Raises: UserError or WorkerError when its preparing failed (`nas.latency.worker.replies`).
+        Raises: UserError or WorkerError when it failed to prepare (`nas.latency.worker.replies`).
         """
         if not self._prepared:
-            self._hear()
+            self._receive()
             self._prepared = True
         return self
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Its answer.
+        """The reply to a request.
 
-        Raises: UserError or WorkerError when its answering failed (`nas.latency.worker.replies`).
+        Raises: UserError or WorkerError when the request failed (`nas.latency.worker.replies`).
         """
-        with contextlib.suppress(BrokenPipeError):  # it has died; hearing from it will tell
+        with contextlib.suppress(BrokenPipeError):  # it has died; waiting for its reply reports that
             os.write(self._requests, f"{json.dumps(request)}\n".encode())
-        return self._hear()
+        return self._receive()
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, whatever it is doing."""
         os.kill(self._process, signal.SIGKILL)
         os.waitpid(self._process, 0)
         os.close(self._requests)
-        self._heard.close()
+        self._replies.close()
 
-    def _hear(self) -> dict[str, Any]:
-        line = self._heard.readline()
+    def _receive(self) -> dict[str, Any]:
+        line = self._replies.readline()
         if not line:
             _, status = os.waitpid(self._process, 0)
             os.kill(os.getpid(), os.WTERMSIG(status) if os.WIFSIGNALED(status) else signal.SIGABRT)
@@ -85,24 +85,24 @@ class Child:
 
 
 def _serve(prepare: Prepare, requests: int, replies: int) -> None:
-    with os.fdopen(requests) as asked, os.fdopen(replies, "w") as answered:
+    with os.fdopen(requests) as lines, os.fdopen(replies, "w") as output:
 
-        def say(reply: dict[str, Any]) -> None:
-            answered.write(f"{json.dumps(reply)}\n")
-            answered.flush()
+        def send(reply: dict[str, Any]) -> None:
+            output.write(f"{json.dumps(reply)}\n")
+            output.flush()
 
         try:
             respond = prepare()
         except Exception as error:
-            say(refusal(error))
+            send(refusal(error))
             return
-        say({})
-        for line in asked:
-            say(answer(functools.partial(respond, json.loads(line))))
+        send({})
+        for line in lines:
+            send(answer(functools.partial(respond, json.loads(line))))
 
 
 class RemoteNetwork:
-    """A candidate in a child process, spoken to from outside."""
+    """A candidate in a child process, controlled from this one."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
@@ -126,7 +126,7 @@ class RemoteNetwork:
 
 
 def _answers_for(make: Callable[[], ReadyNetwork]) -> Answers:
-    """The other end of `RemoteNetwork`."""
+    """Answers to a `RemoteNetwork`, in the child process."""
     candidate = make()
 
     def respond(request: dict[str, Any]) -> dict[str, Any]:
@@ -148,20 +148,20 @@ def _answers_for(make: Callable[[], ReadyNetwork]) -> Answers:
 
 
 def _values_of(block: TimedBlock) -> dict[str, Any]:
-    """Plain values of a block, to be sent. GPUs are left out: on one, candidates have no processes of their own."""
+    """A block as plain values that can be sent. Without GPU states, since candidates on a GPU share one process."""
     span = [{name: value for name, value in vars(each).items() if name != "gpu"} for each in block.span]
     return {"times": block.times.tolist(), "canary_milliseconds": block.canary_milliseconds, "span": span}
 
 
 def _block_of(values: Mapping[str, Any]) -> TimedBlock:
-    """The block whose `_values_of` were sent."""
+    """The block from its `_values_of`."""
     before, after = (Snapshot(**counters) for counters in values["span"])
     times = np.asarray(values["times"])
     return TimedBlock(times=times, canary_milliseconds=values["canary_milliseconds"], span=(before, after))
 
 
 def computed(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives in a process of its own, after which that ends.
+    """The result of `work`, run in a separate process that ends afterwards.
 
     Raises: UserError or WorkerError when it failed (`nas.latency.worker.replies`).
     """
@@ -174,9 +174,9 @@ def computed(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def start(makers: Sequence[Callable[[], ReadyNetwork]], at_once: int) -> Iterator[list[RemoteNetwork]]:
-    """A child process for each candidate, `at_once` of which are prepared at a time; they end with the context.
+    """Start a child process for each candidate. `at_once` of them prepare at a time; all end with the context.
 
-    Raises: UserError or WorkerError when a preparing failed (`nas.latency.worker.replies`).
+    Raises: UserError or WorkerError when one failed to prepare (`nas.latency.worker.replies`).
     """
     children: list[Child] = []
     try:

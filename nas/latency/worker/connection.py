@@ -1,4 +1,4 @@
-"""Connection: a process that works for us, here or at the other end of ssh, and the pipes that it is spoken to by."""
+"""Connection: a process that works for this one, here or on another host over ssh, and the pipes to it."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from nas.latency.machine import device, lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import LostError, WorkerError
 
-# No questions; a host that is not there is told after 10 s, and a connection that has dropped after 15 s. What an ssh
-# configuration says for people at a terminal (`RemoteCommand tmux`) is not for us.
+# Never prompt; report an unreachable host after 10 s and a dropped connection after 15 s. Settings for people at a
+# terminal in the user's ssh configuration (`RemoteCommand tmux`) are overridden.
 SSH_OPTIONS = (
     "BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3", "RequestTTY=no",
     "RemoteCommand=none",
 )  # fmt: skip
-# Of a program that a signal ends over there ssh says what it says of itself, unless a shell waits for the program.
+# If a signal ends the program there, ssh exits as if it had failed itself, unless a shell waits for the program.
 AFTER = "; exit $?"
-SSH_FAILED = 255  # what ssh ends with for a reason of its own
-SIGNALLED = 128  # what a shell ends with, and the signal's number more, for a program that was ended by one
+SSH_FAILED = 255  # exit code of ssh for a failure of its own
+SIGNALLED = 128  # exit code of a shell, plus the signal's number, if a signal ended the program
 
-SEND_SECONDS = 120.0  # in which a process takes nothing that is sent to it, and counts as lost
-MOST_WAIT_SECONDS = 3600.0  # for others, that do not count: who is suspended or hangs would be waited for without end
+SEND_SECONDS = 120.0  # without the process reading what is sent to it, after which it counts as hung
+MOST_WAIT_SECONDS = 3600.0  # of waiting for the lane that do not count: its holder may be suspended or hang
 
 
 class Connection:
-    """The process and its pipes."""
+    """A process and its pipes."""
 
     def __init__(self, target: Target, words: list[str], descriptors: Sequence[int] = ()) -> None:
-        """Start Python with `words`, which on another host a shell reads. Here it gets open `descriptors` too.
+        """Start Python with the arguments `words`, which a shell reads on another host. On this host the process also
+        inherits the open `descriptors`.
 
-        Raises: TargetError when there is no program to start it by.
+        Raises: TargetError when ssh or Python is missing.
         """
         if target.host:
-            # The words are joined by spaces and read by a shell over there.
+            # ssh joins the words by spaces, and a shell on the other host reads them.
             options = [word for option in SSH_OPTIONS for word in ("-o", option)]
             command = ["ssh", *options, target.host, "${FRAMEBUDGET_PYTHON:-python3}", *words, AFTER]
         else:
             command = [sys.executable, *words]
         self._here = not target.host
-        self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe nobody reads would block the worker
+        self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe that nobody reads would block the process
         try:
             with device.on_all_cores():
                 self._process = subprocess.Popen(
@@ -58,7 +59,7 @@ class Connection:
                     stderr=self._words,
                     env=environment(),
                     pass_fds=descriptors,
-                    start_new_session=True,  # Ctrl-C is for us, who then end it
+                    start_new_session=True,  # Ctrl-C reaches only this process, which then ends the other
                 )
         except FileNotFoundError:
             raise TargetError(f"{target} cannot be timed: there is no {command[0]} here; install it") from None
@@ -68,14 +69,14 @@ class Connection:
         self._replies: IO[bytes] = self._process.stdout
 
     def say(self, request: dict[str, Any]) -> None:
-        """Ask.
+        """Send a request.
 
         Raises: WorkerError when the process has died.
         """
         self.send(json.dumps(request).encode() + b"\n")
 
     def send(self, content: bytes) -> None:
-        """Write to its input.
+        """Write bytes to the process's input.
 
         Raises: WorkerError when the process has died.
         """
@@ -84,17 +85,17 @@ class Connection:
             _, ready, _ = select.select([], [self._requests], [], SEND_SECONDS)
             if not ready:
                 self._process.kill()
-                raise self._died(f"took nothing for {SEND_SECONDS:.0f} s and was ended")
+                raise self._died(f"read no input for {SEND_SECONDS:.0f} s and was ended")
             try:
                 rest = rest[os.write(self._requests.fileno(), rest[: select.PIPE_BUF]) :]
             except BrokenPipeError:
                 raise self._died() from None
 
     def hear(self, limit_seconds: float) -> dict[str, Any]:
-        """The reply. While the process waits for others, so that timings are taken alone, it is said for whom, and the
-        time does not count, up to `MOST_WAIT_SECONDS`.
+        """Wait for a reply. While the process waits for the lane, this prints which processes hold it, and up to
+        `MOST_WAIT_SECONDS` of that time do not count.
 
-        Raises: WorkerError when the process died, or gave none within `limit_seconds` and was therefore ended.
+        Raises: WorkerError when the process died, or did not reply within `limit_seconds` and was therefore ended.
         """
         pause, left, waited = min(lane.TELL_SECONDS, limit_seconds), limit_seconds, 0.0
         while not select.select([self._replies], [], [], pause)[0]:
@@ -112,19 +113,19 @@ class Connection:
             raise self._died()
         try:
             reply: dict[str, Any] = json.loads(line)
-        except ValueError:  # a shell over there greets, say
+        except ValueError:  # for example a greeting of the shell on the other host
             self._process.kill()
-            said = line[:200].decode(errors="replace").strip()
-            raise self._died(f"said {said!r} where an answer was expected, and was ended") from None
+            output = line[:200].decode(errors="replace").strip()
+            raise self._died(f"printed {output!r} instead of an answer, and was ended") from None
         return reply
 
     def kill(self) -> None:
-        """End the process, whoever waits for its answer."""
+        """Kill the process, even while another thread waits for its reply."""
         self._process.kill()
 
     def stop(self) -> None:
-        """Close its requests, on which it ends; end it when it does not."""
-        with contextlib.suppress(BrokenPipeError):  # it is gone, and a request was still on its way
+        """Close the process's input, which ends it; kill it if it does not end."""
+        with contextlib.suppress(BrokenPipeError):  # it died with a request unread
             self._requests.close()
         try:
             self._process.wait(timeout=5 if self._process.poll() is None else 0)
@@ -140,7 +141,7 @@ class Connection:
             code = SIGNALLED - code
         self._words.seek(0)
         last = self._words.read()[-2000:].decode(errors="replace").strip()
-        ended = code == -signal.SIGKILL and not how  # not by us
+        ended = code == -signal.SIGKILL and not how  # killed, but not by us
         lost = not self._here and code == SSH_FAILED
         how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
         if lost:

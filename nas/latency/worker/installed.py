@@ -1,4 +1,4 @@
-"""Installed: has a process measure that has this package, here or on another host (`nas.latency.worker.__main__`)."""
+"""Installed: measures in a process that has this package, here or on another host (`nas.latency.worker.__main__`)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class Installed:
-    """On one target at an input size (H, W); see `nas.latency.meter.Way`."""
+    """Measures on one target at one input size (H, W); see `nas.latency.meter.Way`."""
 
     def __init__(self, target: Target, size: tuple[int, int], num_classes: int, patience_seconds: float) -> None:
         self._target = target
         self._arguments = [str(each) for each in (*size, num_classes, patience_seconds)]
         self.advice = (
             "check that `ssh {host} python3 -m nas.latency.worker` finds this package there (FRAMEBUDGET_PYTHON names "
-            f"another python3; {target.runtime} needs the package, runtimes that read ONNX do not), and that ssh asks "
+            f"another python3; {target.runtime} needs this package, runtimes that read ONNX do not), and that ssh asks "
             "for no password"
         )
 
     def connect(self) -> Connection:
         """See `nas.latency.meter.Way`."""
-        # -P: what lies about in the current folder is no module of ours (random.py, onnx.py)
+        # -P: files in the current folder (random.py, onnx.py) must not be imported as modules
         words = ["-P", "-m", "nas.latency.worker", str(self._target.on_its_host())]
         return Connection(self._target, [*words, *self._arguments])
 
@@ -39,8 +39,8 @@ class Installed:
         there = started.get("program", "an earlier version")
         if there != PROGRAM:
             raise TargetError(
-                f"{self._target.host} has {there}, this is {PROGRAM}, whose latencies do not compare; install the same "
-                "there"
+                f"{self._target.host} has {there}, this is {PROGRAM}, and their latencies cannot be compared; install "
+                "the same there"
             )
         return dict(started["environment"])
 
@@ -52,8 +52,8 @@ class Installed:
         limit_seconds: float,
     ) -> list[str]:
         """See `nas.latency.meter.Way`."""
-        asked = [{"architecture": each.to_yaml(), "weights": weights} for each, weights in networks]
-        connection.say({"networks": asked, "within": within})
+        entries = [{"architecture": architecture.to_yaml(), "weights": weights} for architecture, weights in networks]
+        connection.say({"networks": entries, "within": within})
         latencies: list[str] = accept(connection.hear(limit_seconds))["latencies"]
         return latencies
 

@@ -1,8 +1,8 @@
-"""What is sent to a host that has nothing of ours: the modules that the agent imports, and the start of them there.
+"""What is sent to a host where this package is not installed: the modules that the agent imports, and their start code.
 
-Which modules those are is computed: all that `nas.latency.worker.agent` and the runtime import when they are imported
-themselves, and what those import. They may use the standard library of Python 3.10, NumPy and nothing else; a test says
-so. Packages that nobody imports from, such as `space` itself with its builder, go empty.
+The list of modules is computed: everything that `nas.latency.worker.agent` and the runtime import when they are
+imported, and what those modules import. They may use only the standard library of Python 3.10 and NumPy, which a test
+checks. Packages from which nothing is imported, such as `space` itself with its builder, are sent empty.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from nas.latency.runtimes import Reader
 AGENT = "nas.latency.worker.agent"
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 OLDEST_PYTHON = (3, 10)
-"""That the agent runs on; boards have it."""
+"""Oldest Python that the agent runs on, as found on embedded boards."""
 
 
 def opening(reader: Reader, target: str) -> tuple[str, bytes]:
-    """What Python is to execute over there (without a quote in it), and what is to be written to its input first.
+    """The code for `python3 -c` on the other host (without quotes in it), and the first bytes to write to its input.
 
-    `target` is what that host calls it.
+    `target` is the target as that host names it.
     """
     text, modules = BOOTSTRAP.read_bytes(), _zipped(sources(reader.module))
     order = {
@@ -38,16 +38,16 @@ def opening(reader: Reader, target: str) -> tuple[str, bytes]:
         "library": reader.library,
         "target": target,
     }
-    # What lies about in the current folder is no module of ours; -P, which says so, came with Python 3.11.
+    # Files in the current folder must not be imported as modules; the option -P for this came with Python 3.11.
     code = f"import sys; sys.path[:] = [p for p in sys.path if p]; exec(sys.stdin.buffer.read({len(text)}))"
     return code, text + json.dumps(order).encode("ascii") + b"\n" + modules
 
 
 def sources(runtime: str) -> dict[str, str]:
-    """The text of every file that goes over for the runtime in the module `runtime`, by its path."""
+    """The text of every file that is sent for the module `runtime`, by its path."""
     roots = {"nas": OURS, "space": OURS}
     package = runtime.partition(".")[0]
-    if package not in roots:  # another package's
+    if package not in roots:  # a runtime of another package
         spec = importlib.util.find_spec(runtime)
         assert spec is not None
         assert spec.origin is not None
@@ -57,12 +57,12 @@ def sources(runtime: str) -> dict[str, str]:
     waiting = [AGENT, runtime]
     while waiting:
         module = waiting.pop()
-        file_of_it = _file_of(module, roots)
-        if file_of_it is None or module in found:
+        source = _file_of(module, roots)
+        if source is None or module in found:
             continue
-        found[module] = file_of_it
-        package = module if file_of_it.name == "__init__.py" else module.rpartition(".")[0]
-        waiting += _imports(ast.parse(file_of_it.read_text("utf-8")).body, package, roots)
+        found[module] = source
+        package = module if source.name == "__init__.py" else module.rpartition(".")[0]
+        waiting += _imports(ast.parse(source.read_text("utf-8")).body, package, roots)
     texts = {
         str(path.relative_to(roots[name.partition(".")[0]])): path.read_text("utf-8") for name, path in found.items()
     }
@@ -71,7 +71,7 @@ def sources(runtime: str) -> dict[str, str]:
 
 
 def _file_of(module: str, roots: dict[str, Path]) -> Path | None:
-    """The file of a module of ours; None for a library's, and for what is no module."""
+    """The file of a module under `roots`; None for modules of libraries and for names that are no modules."""
     root = roots.get(module.partition(".")[0])
     if root is None:
         return None
@@ -80,8 +80,8 @@ def _file_of(module: str, roots: dict[str, Path]) -> Path | None:
 
 
 def _imports(statements: list[ast.stmt], package: str, roots: dict[str, Path]) -> Iterator[str]:
-    """Modules that are imported when these statements of a `package` run; not those for type checkers, nor in
-    functions.
+    """Names of modules that these statements of a `package` import when they run, without imports for type checkers and
+    those in functions.
     """
     for statement in statements:
         if isinstance(statement, ast.Import):

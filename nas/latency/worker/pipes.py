@@ -1,4 +1,4 @@
-"""The two pipes that a measuring process is driven by: requests come in, replies go out, and it ends with its input."""
+"""The two pipes of a measuring process: requests come in, replies go out, and it ends when its input is closed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any, TextIO
 
 
 def end_with_the_input() -> None:
-    """End this process at once when the other end of its input is closed, as it is when its owner has been killed.
+    """End this process at once when the other end of its input is closed, for example because its owner was killed.
 
-    The kernel's signal of a parent's death would not do: it comes when the *thread* ends that started us, and not at
-    all over ssh.
+    The kernel's signal for the death of a parent would not do: it is sent when the *thread* that started the process
+    ends, and never over ssh.
     """
-    asked = select.poll()
-    asked.register(sys.stdin.fileno(), 0)  # for nothing but its end, which is always told
+    poll = select.poll()
+    poll.register(sys.stdin.fileno(), 0)  # no events requested: a closed pipe is always reported
 
     def wait() -> None:
-        asked.poll()
+        poll.poll()
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 def own_stdout() -> TextIO:
-    """Standard output for replies alone; what libraries print, in Python or C, goes to standard error."""
+    """Standard output, from now on for replies alone: what libraries print, in Python or C, goes to standard error."""
     sys.stdout.flush()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -37,7 +37,7 @@ def own_stdout() -> TextIO:
 
 
 def sayer() -> Callable[[dict[str, Any]], bool]:
-    """What sends a reply through standard output, which is then its own, and says whether it was an answer."""
+    """A function that sends a reply through standard output (see `own_stdout`) and returns whether it is an answer."""
     replies = own_stdout()
 
     def say(reply: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
-"""How processes of ours answer each other: with one JSON object, which is an answer, a refusal or a failure.
+"""Replies between processes of this package: one JSON object, which is an answer, a refusal or a failure.
 
 {"latencies": ["<yaml>", ...]}                        an answer
-{"refused": "<message>", "kind": "TargetError"}       for what a user can put right, or the world denies
-{"failed": "<traceback>"}                             for what nobody expected
+{"refused": "<message>", "kind": "TargetError"}       an error that the user can correct, or of the operating system
+{"failed": "<traceback>"}                             an unexpected error
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from space import errors
 from space.errors import UserError
 
 PROGRAM = f"framebudget {nas.__version__} (protocol {VERSION})"
-"""What both ends of a connection have to be."""
-LONGEST_REASON = 300
+"""Program and protocol version, which must be the same at both ends of a connection."""
+LONGEST_REASON = 300  # characters
 
 
 class WorkerError(RuntimeError):
-    """The measuring process died, hung or failed in a way that is not the user's; the message has its last words.
+    """The measuring process died, hung or failed through no fault of the user; the message has its last output.
 
-    `ended`: it died of something outside it, such as the kernel's want of memory or a `kill`. `code`: its exit code, if
-    it ended.
+    `ended`: whether it was ended from outside, for example by the kernel for lack of memory or by `kill`. `code`: its
+    exit code, if it ended.
     """
 
     def __init__(self, message: str, *, ended: bool = False, code: int | None = None) -> None:
@@ -35,22 +35,22 @@ class WorkerError(RuntimeError):
 
 
 class LostError(WorkerError):
-    """The connection to the host that measures could not be made, or was lost: no word on what was to be measured."""
+    """The connection to the measuring host failed or was lost, which says nothing about the networks to be measured."""
 
 
 def was_ended(error: BaseException) -> bool:
-    """Whether the process was ended from outside, by the kernel for want of memory say: no word on what it did."""
+    """Whether the process was ended from outside, which says nothing about the networks that it was measuring."""
     return isinstance(error, WorkerError) and error.ended
 
 
 def reason_of(error: BaseException) -> str:
-    """The last line of what an error says, which names it where the text is a traceback."""
+    """The last line of an error's message, which names the error if the message is a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[-LONGEST_REASON:]
 
 
 def answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives, or why it gave nothing."""
+    """The result of `work`, or the reply for the error that it raised."""
     try:
         return work()
     except Exception as error:
@@ -58,7 +58,7 @@ def answer(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def refusal(error: Exception) -> dict[str, Any]:
-    """The reply that says what was raised."""
+    """The reply for an error."""
     if isinstance(error, UserError):
         return {"refused": str(error), "kind": type(error).__name__}
     if isinstance(error, OSError):
@@ -69,9 +69,10 @@ def refusal(error: Exception) -> dict[str, Any]:
 
 
 def accept(reply: dict[str, Any]) -> dict[str, Any]:
-    """A reply that is an answer.
+    """The reply, if it is an answer.
 
-    Raises: UserError or OSError when one was raised there, of the same kind; WorkerError when something else failed.
+    Raises: the same kind of UserError or an OSError, if the other process raised one; WorkerError when it failed
+    otherwise.
     """
     if reply.get("kind") == OSError.__name__:
         raise OSError(reply["refused"])

@@ -1,7 +1,7 @@
-"""Sender: has a host measure that has nothing of ours. This end builds and exports, that end times what was exported.
+"""Sender: measures on a host where this package is not installed. Networks are built and exported here and timed there.
 
-It sends the agent (`nas.latency.worker.agent`) and the controls' graphs once, and then the graphs of candidates. The
-labels that those give over there are compared with PyTorch's here, before anything is timed.
+It sends the agent (`nas.latency.worker.agent`) and the graphs of the controls once, then the graphs of candidates. The
+labels that these graphs give there are compared with PyTorch's here before anything is timed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Sender:
-    """On one target of another host at an input size (H, W); see `nas.latency.meter.Way`."""
+    """Measures on one target of another host at one input size (H, W); see `nas.latency.meter.Way`."""
 
     advice = (
         "check that `ssh {host} python3 --version` answers (FRAMEBUDGET_PYTHON there names another python3), and that "
@@ -58,7 +58,7 @@ class Sender:
 
         connection.send(self._parcel)
         started = accept(connection.hear(limit_seconds))
-        assert started["program"] == PROGRAM, "what was sent there is this very code"
+        assert started["program"] == PROGRAM, "the agent is this code"
         with _working():
             controls = {
                 name: {"graph": _text_of(network, size, "fp32"), "image": values_of(noise(size).numpy(), IMAGE)}
@@ -107,7 +107,7 @@ class Sender:
         return self._time(connection, within, limit_seconds)
 
     def _prepared(self, connection: Connection, graphs: Sequence[str], limit_seconds: float) -> list[NDArray[Any]]:
-        """The labels that graphs give over there, where they are ready to be timed."""
+        """Have the agent prepare graphs for timing. Returns the labels (1, H, W) that each gives there."""
         connection.say({"do": "prepare", "graphs": graphs})
         return [array_of(values, LABELS) for values in accept(connection.hear(limit_seconds))["labels"]]
 
@@ -119,7 +119,7 @@ class Sender:
 
 @contextlib.contextmanager
 def _working() -> Iterator[None]:
-    """Beside no timing, which it would disturb, on this machine; random numbers of others' go on as they would have."""
+    """For work on this machine: it waits for timings, and leaves the global random state as it was."""
     import torch
 
     with lane.shared(), torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Session: what one measuring process times on, and the networks that it builds to be timed."""
+"""Session: the target and controls of one measuring process, and the networks that it builds to be timed."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
     from space.architecture import Architecture
 
-# What counts as a tie between two classes when a timed network's labels are compared with PyTorch's in fp32, as a share
-# of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
+# Largest difference between two logits that counts as a tie when a timed network's labels are compared with PyTorch's
+# in fp32, as a share of the range of logits. PyTorch lets convolutions use TF32 (10 bits) for fp32 on a GPU.
 EXACT_TIE = 1e-4  # fp32 on the CPU
 TF32_TIE = 5e-3  # fp32 on a GPU
 COARSE_TIE = 2e-2  # every lower precision
-AS_EXACT = 2.0  # labels that differ from those of exact arithmetic, as a multiple of how many of PyTorch's do
-OPEN = 2.0  # standard deviations: most activations of an untrained network are positive, and below relu6's bound
+AS_EXACT = 2.0  # most labels that may differ from double precision, as a multiple of how many of PyTorch's do
+OPEN = 2.0  # shift in standard deviations: most activations are then positive, and below the bound of ReLU6
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlGraphs:
-    """The controls as ONNX graphs in full precision, exported once for all processes that time beside them."""
+    """The controls as ONNX graphs in full precision, exported once for all measuring processes."""
 
     reference: bytes
     canary: bytes
 
     @classmethod
     def exported(cls, size: tuple[int, int]) -> ControlGraphs:
-        """For an input size (H, W)."""
+        """Export the controls for an input size (H, W)."""
         from nas.export.graph import onnx_bytes
         from nas.latency.protocol.reference import CANARY_SIZE, Canary, Reference
 
@@ -50,9 +50,9 @@ class ControlGraphs:
 
 
 class Session:
-    """A target at an input size (H, W), with the controls prepared on it. A process has one.
+    """A target at an input size (H, W), with the controls prepared on it. There is one per process.
 
-    `controls`: as graphs, where the runtime reads them.
+    `controls`: the controls as graphs, if the runtime reads graphs.
 
     Raises: TargetError when the target cannot be timed here.
     """
@@ -94,22 +94,20 @@ class Session:
         return LocalNetwork(call, self.controls)
 
     def graph(self, graph: bytes) -> LocalNetwork:
-        """An ONNX graph that gives labels, prepared on a target whose runtime reads them. What labels those are is the
-        business of who made it.
+        """An ONNX graph that outputs labels, prepared on a target whose runtime reads graphs. The labels are not
+        checked.
         """
         open_timed = runtimes.timed_graph(cast(runtimes.GraphRuntime, self.runtime))
         return LocalNetwork(open_timed(graph, self.image.numpy(), self.target), self.controls)
 
 
 def check_labels(network: nn.Module, image: Tensor, labels: Tensor, target: Target) -> None:
-    """Refuse what `target` gives for a network if that is not what PyTorch gives.
+    """Make sure that the `labels` that `target` gives for a network are those of PyTorch, up to ties.
 
-    `image` (1, 3, H, W) and the target's `labels` (1, H, W) lie on the CPU.
+    `image` (1, 3, H, W) and `labels` (1, H, W) are on the CPU. INT8 is not checked: the share of labels that it changes
+    means nothing for an untrained network, and trained ones are scored on real images (`nas.quantization`).
 
-    How many labels INT8 changes says nothing of an untrained network, and is scored on real images where it is kept
-    (`nas.quantization`).
-
-    Raises: TargetError when they are other labels.
+    Raises: TargetError when the labels differ.
     """
     if target.precision == "int8":
         return
@@ -120,13 +118,13 @@ def check_labels(network: nn.Module, image: Tensor, labels: Tensor, target: Targ
     share = same_labels(logits, labels, tie)
     if share >= SAME_LABELS:
         return
-    # An untrained network may amplify rounding until it decides the labels, PyTorch's own too.
+    # An untrained network may amplify rounding errors until they decide the labels, those of PyTorch too.
     exact = logits_of(copy.deepcopy(network).double(), image.double())
     of_pytorch, of_runtime = same_labels(exact, logits.argmax(1), tie), same_labels(exact, labels, tie)
     if not 1 - of_runtime <= max(1 - SAME_LABELS, AS_EXACT * (1 - of_pytorch)):
         raise TargetError(
-            f"{target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its time would be "
-            "that of another network; choose another runtime or precision"
+            f"{target} gives other labels than PyTorch on {1 - share:.2%} of the pixels, so its latency would not be "
+            "that of this network; choose another runtime or precision"
         )
 
 
@@ -138,17 +136,17 @@ def environment(target: Target) -> dict[str, str]:
 
 
 def tie_of(target: Target) -> float:
-    """Which share of the range of logits two classes may differ by and still be a tie on `target`."""
+    """Largest difference between two logits that counts as a tie on `target`, as a share of the range of logits."""
     if target.precision != "fp32":
         return COARSE_TIE
     return TF32_TIE if target.on_cuda else EXACT_TIE
 
 
 def build(architecture: Architecture, weights: str | None, num_classes: int) -> nn.Module:
-    """The network to time: with trained `weights` (safetensors in base64), or untrained with activations of a trained
-    one's magnitude.
+    """The network to time: with trained `weights` (safetensors in base64), or untrained but with activations of a
+    trained network's magnitude.
 
-    Raises: UserError when the weights cannot be read, or belong to another architecture.
+    Raises: UserError when the weights cannot be read or belong to another architecture.
     """
     import torch
 
@@ -177,11 +175,11 @@ def _load(network: nn.Module, weights: str) -> None:
 
 
 def _settle_norms(network: nn.Module) -> None:
-    """Give untrained batch norms the statistics of noise: without them activations of deep networks may leave fp16.
+    """Give untrained batch norms the statistics of noise, without which activations of deep networks may exceed fp16.
 
-    Their shift is set so that activations are mostly open. With zero shift each pair of normalisation and ReLU makes a
-    difference 1.2 times larger: after fifty of them PyTorch's own rounding decides the labels, and no runtime could be
-    told to agree with it.
+    Their shift makes most activations positive. With a shift of zero, each pair of batch norm and ReLU amplifies
+    differences by a factor of 1.2: after fifty of them PyTorch's own rounding would decide the labels, and no runtime
+    could be expected to agree with it.
     """
     import torch
     from torch import nn
@@ -198,7 +196,7 @@ def _settle_norms(network: nn.Module) -> None:
 
 
 def noise(size: tuple[int, int]) -> Tensor:
-    """The image (1, 3, H, W) that is timed on."""
+    """The image (1, 3, H, W) that networks are timed on."""
     import torch
 
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -79,7 +79,7 @@ def test_how_a_verdict_would_be_settled_is_a_command(capsys):
     )  # fmt: skip
     assert judged({"erfnet": wide}, Budget.parse("5ms"), 11) == "UNSURE"
     told = capsys.readouterr().out
-    assert "5ms is between 1.73 and 9.53 ms, since the machine was busy" in told
+    assert "5ms lies within the 95 % interval, 1.73 to 9.53 ms, because the machine was busy" in told
     command = "nas measure erfnet --target torch@cpu:2 --input 64x96 --classes 11 --budget '5ms' --within 1.5%"
     assert f"{command} --patience 5min" in told
     assert "--target torch@cpu:1" in told  # fewer threads

@@ -94,7 +94,7 @@ def test_another_hosts_memory_is_asked_about() -> None:
     require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed, whole_bytes=needed))
     with pytest.raises(ArchitectureError, match=r"of board's memory free; use an input of at most \d+x\d+"):
         require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed - 1, whole_bytes=needed - 1))
-    with pytest.raises(BusyError, match="of board's memory free; end what else holds it"):
+    with pytest.raises(BusyError, match="of board's memory free; end other processes that hold it"):
         require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed - 1, whole_bytes=needed))
 
 

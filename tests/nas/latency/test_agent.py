@@ -172,7 +172,7 @@ def test_more_threads_than_it_has_cores_are_refused(board: Board) -> None:
 
 def test_a_shell_that_greets_is_told(board: Board) -> None:
     board("numpy", "onnxruntime", greeting="echo Welcome to board")
-    assert "said 'Welcome to board' where an answer was expected" in refused()
+    assert "printed 'Welcome to board' instead of an answer" in refused()
 
 
 def test_a_dropped_connection_ends_all_that_was_started_there(board: Board, family: Callable[[int], list[int]]) -> None:

@@ -69,7 +69,7 @@ def test_what_a_busy_machine_answers_is_kept_only_where_intervals_tell(
     busy = {"onnxruntime": speed(8.0), "openvino": speed(5.0, within, flagged=True)}
     quiet = {"onnxruntime": speed(4.0), "openvino": speed(5.0)}
     assert default.choose(lambda target: busy[target.runtime]).target == "openvino@cpu"
-    assert ("openvino@cpu is taken this once" in capsys.readouterr().err) != kept
+    assert ("openvino@cpu is used this time" in capsys.readouterr().err) != kept
     again = default.choose(lambda target: quiet[target.runtime])
     assert again.target == ("openvino@cpu" if kept else "onnxruntime@cpu")
 

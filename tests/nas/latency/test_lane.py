@@ -320,5 +320,5 @@ def test_a_lane_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None
     folder = tmp_path / f"framebudget-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(PermissionError, match="not a folder of yours alone"), lane.exclusive():
+    with pytest.raises(PermissionError, match="a folder that only you can write to"), lane.exclusive():
         pass

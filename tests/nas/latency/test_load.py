@@ -16,19 +16,19 @@ def test_what_others_do_is_told_from_what_we_do() -> None:
     quiet = replace(before, wall=1.0, own=0.98, pinned_busy=1.0, machine_busy=1.1)
     assert load.disturbances([(before, quiet)], threads=1) == ()
     shared = replace(quiet, own=0.7)
-    assert "30% of the cores timed on" in load.disturbances([(before, shared)], threads=1)[0]
+    assert "30% of the timed cores" in load.disturbances([(before, shared)], threads=1)[0]
     beside = replace(quiet, machine_busy=3.0)
     assert "of the machine" in load.disturbances([(before, beside)], threads=1)[0]
     assert load.disturbances([(before, beside)], threads=1, neighbours=False) == (), "a GPU has one core beside it"
     assert load.disturbances([(before, shared)], threads=1, neighbours=False), "which is its own"
     everywhere = [(replace(before, pinned_cores=4), replace(quiet, pinned_cores=4, pinned_busy=2.98))]
-    assert "50% of the cores timed on" in load.disturbances(everywhere, threads=4)[0]
+    assert "50% of the timed cores" in load.disturbances(everywhere, threads=4)[0]
     assert load.disturbances(everywhere, threads=4, neighbours=False) == (), "the only GPU has no core of its own"
     kept_waiting = replace(quiet, waiting=0.2)
     assert "waited for a core 20%" in load.disturbances([(before, kept_waiting)], threads=1)[0]
     assert load.disturbances([(before, quiet)] * 5 + [(before, shared)], threads=1) == ()  # 5 % of it all
     hot = replace(quiet, throttles=2)
-    assert load.disturbances([(before, hot)], threads=1) == ("heat slowed the cores timed on down 2 times",)
+    assert load.disturbances([(before, hot)], threads=1) == ("heat throttled the timed cores 2 times",)
     cooking = replace(quiet, gpu=gpu.GpuState(reasons=0x20 | 0x1))
     assert load.disturbances([(before, quiet), (before, cooking), (before, quiet)], threads=1) == (
         "heat held the GPU's clocks down",

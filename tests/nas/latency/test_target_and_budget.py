@@ -206,7 +206,7 @@ def test_a_verdict_is_that_of_the_whole_interval(budget: str, low: float, high: 
 
 
 def test_a_busy_machine_refutes_nothing() -> None:
-    measured = latency(flagged=("other processes used 69% of the cores timed on",))
+    measured = latency(flagged=("other processes used 69% of the timed cores",))
     assert Budget.parse("1ms").verdict(measured) == "FAIL"
     assert not Budget.parse("1ms").refutes(measured)
 

@@ -47,7 +47,7 @@ def test_a_cause_of_the_surroundings_is_no_verdict(error: Exception) -> None:
 
 
 def test_memory_that_others_hold_is_no_verdict_and_it_is_memory_that_helps() -> None:
-    busy = BusyError("expected a network that fits into memory; end what else holds it")
+    busy = BusyError("expected a network that fits into memory; end other processes that hold it")
     assert cause_of(busy).words == str(busy)
     assert "free memory" in cause_of(busy).advice
 
