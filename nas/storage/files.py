@@ -16,7 +16,7 @@ from nas.errors import DamagedError
 from space.errors import UserError
 
 Written = TypeVar("Written")
-UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # unfinished files of this module, and last words
+UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # unfinished files of this module, and last words of trainings
 NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 """Errors of file systems that cannot sync a folder (CIFS, some FUSE ones)."""
 OWNER = ".owner"  # file that names the process which owns the folder (`nas.storage.ownership`)

@@ -99,7 +99,7 @@ def test_estimates_begin_with_the_table_that_comes_with_the_package(nas, wide, t
     words = ("--target", "onnxruntime@cpu:1", "--within", "20%", "--patience", "0s", "--out", tmp_path / "compact")
     told = nas("prune", wide[0], "--budget", "1000ms", *words).done().out
     assert "estimates begin with a table that comes with the package" in told
-    assert "`nas measure --calibrate` makes one of this device" in told
+    assert "`nas measure --calibrate` makes a table of this device" in told
     assert "nothing is cut" in told
 
 

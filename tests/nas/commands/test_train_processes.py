@@ -55,7 +55,7 @@ def command(plain: Path, pictures: Path, out: Path, *more: str) -> list[str]:
 
 def said(err: str) -> list[str]:
     """Lines of standard error, but for those of a training that takes long or waits."""
-    return [line for line in err.splitlines() if line and not re.search(r" images/s, |^waiting, so that timings", line)]
+    return [line for line in err.splitlines() if line and not re.search(r" images/s, |^timings run alone", line)]
 
 
 def run(words: list[str]) -> str:

@@ -163,7 +163,7 @@ def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
         (("torch@cpu:1",), ""),
         (
             ("onnxruntime@cpu:1", "onnxruntime:int8@cpu:1"),
-            "what is measured corrects them, in int8 too",
+            "measurements correct them, in int8 too",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from nas.search.search import Candidate, Search
 from nas.terminal import Progress
 from space import Architecture, BudgetError
 
-BUSY = ("other processes used 69% of the cores timed on", "the median is known to 80% only after 25 pairs")
+BUSY = ("other processes used 69% of the timed cores", "the median is known only to within 80% after 25 pairs")
 Invented = Callable[[float], Latency]
 
 

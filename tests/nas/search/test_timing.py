@@ -167,7 +167,7 @@ def test_where_one_precision_is_timed_nothing_is_said_of_others(
     [
         ({"precision": "int4"}, "expected one of fp32, fp16, bf16, int8, got 'int4'"),
         ({"p50_milliseconds": -1.0}, "expected p50_milliseconds of a latency to be positive"),
-        ({"ci_low_milliseconds": 9.0}, "from their lower to their upper end"),
+        ({"ci_low_milliseconds": 9.0}, "expected the interval of a latency as low <= high"),
     ],
 )
 def test_damaged_records_of_others_are_refused(
