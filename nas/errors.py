@@ -17,7 +17,7 @@ class TargetError(UserError):
 
 
 class DamagedError(UserError):
-    """A file was damaged after it was written: cut short or overwritten."""
+    """A file is damaged, for example cut short or overwritten."""
 
 
 class TrainingError(UserError):

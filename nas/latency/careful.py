@@ -101,11 +101,11 @@ class CarefulMeter:
     meter: MeasuresFinished
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
-        """As `Meter.measure`."""
+        """See `Meter.measure`."""
         return time_one(self.meter, architecture, within=within, weights=weights)
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
-        """As `Meter.measure_together`."""
+        """See `Meter.measure_together`."""
         found = []
         for each in time_each(self.meter, architectures, within=within):
             if isinstance(each, UnmeasuredError):
@@ -114,7 +114,7 @@ class CarefulMeter:
         return found
 
     def measure_graph(self, graph: bytes, *, within: float = WITHIN) -> Latency:
-        """As `Meter.measure_graph`."""
+        """See `Meter.measure_graph`."""
         with _unless_busy():
             try:
                 return self.meter.measure_graph(graph, within=within)

@@ -29,9 +29,9 @@ class SharesOfReference:
     width: int
     """Width of that input size."""
     of_quantity: Mapping[str, float]
-    """As `LatencyTable.milliseconds`."""
+    """Price of each quantity of work, as in `LatencyTable.milliseconds`."""
     of_unit: Mapping[str, float]
-    """As `LatencyTable.unit_milliseconds`."""
+    """Price per unit of other quantities, as in `LatencyTable.unit_milliseconds`."""
     networks: int
     """Number of measured networks that the prices were fitted to."""
     error: float

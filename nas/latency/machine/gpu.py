@@ -95,7 +95,7 @@ def count() -> int:
 
 
 def others(device: str) -> tuple[str, ...]:
-    """The GPUs that this process sees beside `cuda` or `cuda:N`."""
+    """The GPUs that this process sees other than `cuda` or `cuda:N`."""
     own = int(device.partition(":")[2] or 0)
     return tuple(f"cuda:{number}" for number in range(count()) if number != own)
 

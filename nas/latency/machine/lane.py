@@ -59,11 +59,12 @@ _thread = threading.local()  # whether this thread is in the lane: the kernel wo
 
 
 def shared_on(device: str, *, timed_on: str = "") -> Callable[[], AbstractContextManager[None]]:
-    """Returns what makes the context of each piece of work on a device: `cpu`, `cuda` or `cuda:N`.
+    """Returns a function that makes the context for a piece of work on a device: `cpu`, `cuda` or `cuda:N`.
 
-    Work on one of several GPUs runs beside timings on the others. For this, this thread and those that it starts from
-    now on leave one core free for each of the others. `timed_on`: the only other GPU that timings run on, if known;
-    this process need not see it. If no core can be left free or no other GPU is visible, the work holds all cores.
+    Work on one of several GPUs runs beside timings on the others. To allow that, the calling thread and threads that it
+    starts from now on leave one core free for each of the others. `timed_on`: the only other GPU that timings run on,
+    if known; this process need not see it. If no core can be left free or no other GPU is visible, the work holds all
+    cores.
     """
     if device == "cpu":
         return shared
@@ -90,7 +91,7 @@ def shared(gpu: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(gpu: str = "") -> Iterator[None]:
-    """Hold the lane alone: on the whole machine, or on the GPU of the name `gpu` and a core. Waits for holders that are
+    """Hold the lane alone: on the whole machine, or on the GPU named `gpu` and a core. Waits for holders that are
     already inside to leave.
     """
     folder = _folder()

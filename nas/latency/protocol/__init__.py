@@ -10,10 +10,10 @@ the ratio of two alternating networks is repeatable even though neither network'
 
 2. **Warm-up** until the ratio is stable.
 
-3. **Blocks of alternating calls.** The calls are candidate, reference, candidate, reference, ... in blocks of about a
-   tenth of a second, with at least 5 and at most 25 pairs, so that every call finds the caches as another network left
-   them. Successive blocks of one candidate start at least a quarter of a second apart, because a disturbance lasts for
-   seconds. Several candidates take turns block by block.
+3. **Blocks of alternating calls.** Calls alternate between candidate and reference, so that every call finds the caches
+   as another network left them. They are grouped into blocks of about a tenth of a second, with at least 5 and at most
+   25 pairs of calls. Successive blocks of one candidate start at least a quarter of a second apart, because a
+   disturbance lasts for seconds. Several candidates take turns block by block.
 
 4. **Number of blocks.** At least 8, then more (up to 24) until 3 of them were undisturbed and half of the ratio's 95 %
    confidence interval is at most 1.5 % of the ratio. If a wider interval is requested, proportionally fewer blocks are
@@ -33,9 +33,10 @@ the ratio of two alternating networks is repeatable even though neither network'
      (`nas.latency.protocol.reference`).
 
    A block that does not count is set aside (`set_aside` in the record counts its pairs). The timer then sleeps briefly,
-   since cores may be placed anew when they wake up, and goes on. If the machine does not return to its anchored state
-   within 12 s, or is faster than that state, all blocks count, at least 8 are taken, and the record is flagged. After a
-   wait in vain, the next measurement waits no longer than a second, until a block counts again.
+   since cores may be placed anew when they wake up, and goes on. It stops waiting when the machine has not returned to
+   its anchored state within 12 s, or is found to be faster than that state. If fewer than 8 blocks count by then, all
+   blocks are used (at least 8), and the record is flagged. After such a wait in vain, the next measurement waits no
+   longer than a second, until a block counts again.
 
 6. **Other activity** on the machine is watched (`nas.latency.machine.load`), and so is the steadiness of the reference.
    A disturbed measurement is repeated once; if that one is disturbed too, the better of the two is reported with the

@@ -63,7 +63,7 @@ class InterleavedTimer:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nothing else of ours runs on the target: on the machine, or on the GPU and the core that its timings use."""
+        """Hold the lane alone for the target: the whole machine, or its GPU and the core that launches its work."""
         timed = self._target.device
         with lane.exclusive(gpu.name_of(timed)), device.on_core_of(timed, gpu.count() if self._target.on_cuda else 0):
             yield

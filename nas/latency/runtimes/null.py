@@ -33,7 +33,7 @@ class _Clock:
     """The simulated time of the device."""
 
     now: int = 0
-    """Nanoseconds since the process started."""
+    """Simulated nanoseconds."""
 
     def nanoseconds(self) -> int:
         return self.now

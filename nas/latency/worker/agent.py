@@ -12,7 +12,7 @@ it has started it sends {"ready": true, "program": ..., "environment": {...}}. T
     {"do": "time", "within": 0.015}                            answered with the latencies of the prepared graphs, each
                                                                as JSON in a string
 
-It ends when its input is closed. The only thing it leaves behind is the device's anchor in the cache folder there.
+It ends when its input is closed, and leaves the device's anchor in the cache folder there.
 """
 
 from __future__ import annotations

@@ -49,14 +49,14 @@ class Connection:
         else:
             command = [sys.executable, *words]
         self._here = not target.host
-        self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe that nobody reads would block the process
+        self._errors = os.fdopen(os.memfd_create("stderr"), "w+b")  # a pipe that nobody reads would block the process
         try:
             with device.on_all_cores():
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=self._words,
+                    stderr=self._errors,
                     env=environment(),
                     pass_fds=descriptors,
                     start_new_session=True,  # Ctrl-C reaches only this process, which then ends the other
@@ -133,14 +133,14 @@ class Connection:
             self._process.kill()
             self._process.wait()
         self._replies.close()
-        self._words.close()
+        self._errors.close()
 
     def _died(self, how: str = "") -> WorkerError:
         code = self._process.wait()
         if not self._here and SIGNALLED < code < SSH_FAILED:
             code = SIGNALLED - code
-        self._words.seek(0)
-        last = self._words.read()[-2000:].decode(errors="replace").strip()
+        self._errors.seek(0)
+        last = self._errors.read()[-2000:].decode(errors="replace").strip()
         ended = code == -signal.SIGKILL and not how  # killed, but not by us
         lost = not self._here and code == SSH_FAILED
         how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
