@@ -1,4 +1,4 @@
-"""Pictures and labels: data sets, their check, and loaders that feed a training step.
+"""Pictures and labels: data sets, the check of their files, and loaders that feed training steps.
 
     dataset = load(DataSpec(name="camvid", root="~/camvid", size=(360, 480)))
     check(dataset)
@@ -6,7 +6,7 @@
     for images, labels in loader.epoch(0):      # (N, 3, h, w) float32, (N, h, w) int64 with IGNORE for void
         ...
 
-Importing this package costs little: Pillow, PyTorch and DALI are loaded by what needs them.
+Importing this package is cheap: Pillow, PyTorch and DALI are imported only by the functions that need them.
 """
 
 from __future__ import annotations

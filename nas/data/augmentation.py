@@ -1,4 +1,4 @@
-"""How training pictures are varied: the settings. What is drawn from them is in nas.data.windows."""
+"""The settings of data augmentation. `nas.data.windows` draws random windows from them."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ from typing import Literal
 from nas.errors import DataError
 
 ScaleSampling = Literal["log", "uniform", "inverse", "listed"]
-"""How a scale factor is drawn: as often half as double; each as likely; each side of the window as likely (1 / scale
-is uniform); or one of those listed.
+"""Distribution of scale factors. `log`: uniform in the logarithm, so half is as likely as double; `uniform`: uniform in
+the factor; `inverse`: uniform in the side of the window (1 / scale); `listed`: one of the listed factors.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training pictures are varied. Pixels are those at which networks see the pictures (Dataset.size).
+    """Augmentation of training pictures. Pixels are those of pictures at the size that networks see (Dataset.size).
 
     Raises: DataError for numbers out of range.
     """
 
     crop: tuple[int, int] | None = None
-    """Height and width of what a network is shown; None is the data set's size."""
+    """Height and width of the crop that a network sees; None: the data set's size."""
     scale: tuple[float, ...] = (1.0, 1.0)
-    """Smallest and largest scale factor; with `listed` all that there are."""
+    """Smallest and largest scale factor; with `listed`, all scale factors."""
     scale_sampling: ScaleSampling = "log"
     fills_crop: bool = False
-    """Magnify at least so much that the picture fills the crop."""
+    """Enlarge each picture at least until it fills the crop."""
     crop_class_share: float = 1.0
-    """Cut elsewhere, up to nine times, where a class has this share or more of what is labelled, or all; 1: never."""
+    """Move a crop elsewhere, up to nine times, if one class covers this share or more of its labelled pixels, or all of
+    them; 1: never."""
     flip: bool = True
     """Mirror half of the pictures left to right."""
     shift_pixels: int = 0
-    """Move by up to so many pixels, also over the edge."""
+    """Shift by up to this many pixels along each axis, even beyond the edge of the picture."""
     brightness: float = 0.0
-    """Multiply by 1 +- up to this."""
+    """Multiply values by a random factor within 1 +- this."""
     contrast: float = 0.0
-    """Multiply the distance from the mean colour by 1 +- up to this."""
+    """Multiply the distance from the mean colour by a random factor within 1 +- this."""
     saturation: float = 0.0
-    """Multiply the distance from the grey of the same luma by 1 +- up to this."""
+    """Multiply the distance from the grey of the same luma by a random factor within 1 +- this."""
     hue_degrees: float = 0.0
-    """Turn colours around grey by up to so many degrees, one way or the other."""
+    """Rotate colours around grey by up to this many degrees in either direction."""
 
     def __post_init__(self) -> None:
         if self.crop is not None and (len(self.crop) != 2 or min(self.crop) < 8):

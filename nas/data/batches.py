@@ -1,4 +1,4 @@
-"""The batches of an epoch, made when they are asked for or ahead of that, and how long was waited for them."""
+"""The batches of an epoch, made on request or ahead of time, and the time spent waiting for them."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor]
 
 AHEAD = 2
-"""Batches made before they are asked for: one that waits and one under way, so that an uneven pace evens out."""
+"""Batches made ahead of time: one ready and one in progress, so that an uneven pace evens out."""
 
 
 @dataclass(kw_only=True)
 class Waited:
-    """How long was waited for the batches of a loader so far."""
+    """Time spent waiting for the batches of a loader so far."""
 
     data_seconds: float = 0.0
-    """Because they were not made yet."""
+    """Seconds spent waiting for batches that were not ready yet."""
     guard_seconds: float = 0.0
-    """Because the guard of making or working on one could not be entered: somebody timed a network."""
+    """Seconds spent waiting to enter the guard for making or using a batch, while another process timed a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a thread made."""
+    """What the thread that makes batches puts into its queue."""
 
     batch: Batch | None
-    """None after the last one, and where something broke."""
+    """None after the last batch and after an error."""
     error: BaseException | None
     guarded_from: float
     guarded_to: float
-    """When it waited for its guard, by time.perf_counter()."""
+    """Start and end of the wait for the guard, by time.perf_counter()."""
 
 
 def no_images(size: tuple[int, int], device: torch.device) -> Batch:
-    """A batch of none, for a process without a share of the others'."""
+    """An empty batch, for a process whose share of a batch holds no image."""
     import torch
 
     return torch.empty((0, 3, *size), device=device), torch.empty((0, *size), dtype=torch.int64, device=device)
 
 
 class Batches(Iterator["Batch"]):
-    """Images and labels, batch by batch, as `nas.data.loader.Loader.epoch` says. Nothing is made before it is asked
-    for, unless in the context of `ahead`.
+    """Images and labels, batch by batch, as `nas.data.loader.Loader.epoch` describes. A batch is made only when it is
+    asked for, except inside the context of `ahead`.
     """
 
     def __init__(self, parts: Iterable[list[Showing]], make: Callable[[list[Showing]], Batch], waited: Waited) -> None:
-        """`make` gives the batch of some samples; `waited` is added to."""
+        """`parts`: the samples of each batch; `make` turns them into a batch; waiting times are added to `waited`."""
         self._parts = iter(parts)
         self._make = make
         self._made: queue.SimpleQueue[Made] | None = None
@@ -84,32 +84,32 @@ class Batches(Iterator["Batch"]):
         if made.error is not None:
             raise made.error
         if made.batch is None:
-            self._made.put(made)  # for whoever asks once more
+            self._made.put(made)  # for later calls
             raise StopIteration
         self._room.release()
         return made.batch
 
     def made_already(self) -> Batch | None:
-        """Inside `ahead`: the next batch, where it is made and nobody has to wait; else None, and after the last."""
-        assert self._made is not None, "inside `ahead`"
+        """Inside `ahead`: the next batch if it is ready, without waiting; None otherwise, and after the last batch."""
+        assert self._made is not None, "only inside `ahead`"
         try:
             made = self._made.get_nowait()
         except queue.Empty:
             return None
         if made.batch is None:
-            self._made.put(made)  # the last that is made: for `__next__`
+            self._made.put(made)  # the end or an error: left for `__next__`
             return None
         self._room.release()
         return made.batch
 
     @contextlib.contextmanager
     def ahead(self, guard: Guard) -> Iterator[None]:
-        """Batches are made in a thread, up to AHEAD before they are asked for, each inside a `guard()`.
+        """Context in which a thread makes up to AHEAD batches before they are asked for, each inside a `guard()`.
 
-        Do not ask for one inside such a guard: the thread might be waiting for it. At the end of the context, which can
-        be before the last batch, nothing of it runs any more.
+        Do not ask for a batch while holding such a guard: the thread might be waiting for it. The context may end
+        before the last batch; the thread has stopped by then.
         """
-        assert self._made is None, "once"
+        assert self._made is None, "`ahead` is entered only once"
         self._made = queue.SimpleQueue()
         thread = threading.Thread(target=self._work, args=(self._made, guard), name="batches", daemon=True)
         thread.start()
@@ -122,7 +122,9 @@ class Batches(Iterator["Batch"]):
 
     @contextlib.contextmanager
     def worked_on(self, guard: Guard, others: Callable[[], None]) -> Iterator[None]:
-        """Inside a `guard()`, which is waited for, when the `others` have their batches too."""
+        """Context for using a batch: waits until the `others` have their batches too, then enters a `guard()`. Both
+        waits are recorded.
+        """
         start = time.perf_counter()
         others()
         made = time.perf_counter()
@@ -144,5 +146,5 @@ class Batches(Iterator["Batch"]):
                     batch = self._make(part)
                 made.put(Made(batch=batch, error=None, guarded_from=before, guarded_to=after))
             made.put(Made(batch=None, error=None, guarded_from=0.0, guarded_to=0.0))
-        except BaseException as error:  # raised where the batch is asked for
+        except BaseException as error:  # re-raised where the batch is asked for
             made.put(Made(batch=None, error=error, guarded_from=before, guarded_to=after))

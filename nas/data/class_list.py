@@ -1,7 +1,7 @@
-"""The classes of a data set as people write them down: classes.yaml, or classes.txt in the forms that tools leave.
+"""The class list of a data set: classes.yaml, or classes.txt in the formats that labelling tools write.
 
-classes.txt holds one name a line, in the order of the label values 0, 1, 2, ... What would shift the names against the
-values (a blank line or a comment between two names, numbers that do not count from 0) is refused.
+classes.txt holds one name per line, in the order of the label values 0, 1, 2, ... Anything that would shift the names
+against the values (a blank line or a comment between two names, numbers that do not count from 0) is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from space import strict
 from space.errors import nearest
 
 LABELME_IGNORE = "__ignore__"
-"""The first line of labelme's own lists: its value is -1, which its label files hold as 255."""
+"""First line of labelme's own lists. It stands for the value -1, which labelme's label files store as 255."""
 
 Colour = tuple[int, int, int]
 
@@ -37,17 +37,17 @@ _NUMBERED = re.compile(r"(\d{1,3})\s*[\s:,;.)]\s*(\D.*)")
 
 @dataclass(frozen=True, kw_only=True)
 class ClassList:
-    """What classes.yaml says.
+    """The contents of classes.yaml.
 
     Raises: DataError when its parts contradict each other or are out of range.
     """
 
     classes: tuple[str, ...]
-    """In the order of the label values, from 0 on; those that `void` names count too. From 1 on where 0 is void."""
+    """Names by ascending label value, including those that `void` names; the first value is 0, or 1 if 0 is void."""
     void: int | str | tuple[int | str, ...] = IGNORE
-    """Label values, and names of classes, that count neither in a loss nor in a score; 255 always is one."""
+    """Label values, and names of classes, that count neither in the loss nor in scores; 255 is always void."""
     colours: tuple[str, ...] | None = None
-    """One "#rrggbb" per name: how it is shown, and what it is in labels that are colour masks."""
+    """One "#rrggbb" per name: the class's colour in pictures of labels, and in labels that are colour masks."""
 
     def __post_init__(self) -> None:
         count = len(self.classes)
@@ -70,16 +70,16 @@ class ClassList:
         if len(self.names) < 2:
             raise DataError(f"classes: expected 2 to {most} names that are not void, got {len(self.names)} of {count}")
         if self.colours is not None and len(self.colours) != count:
-            raise DataError(f"colours: expected one for each of the {count} classes, got {len(self.colours)}")
+            raise DataError(f"colours: expected one colour for each of the {count} classes, got {len(self.colours)}")
         for colour in self.colours or ():
             if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
                 raise DataError(f'colours: expected "#rrggbb", got "{colour}"')
         if self.colours is not None and len({*self.palette}) != len(self.names):
-            raise DataError("colours: expected a different one for each class, got one twice")
+            raise DataError("colours: expected a different colour for each class, got the same one twice")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes that a network is to tell apart."""
+        """The classes that a network learns to tell apart: all but void."""
         return tuple(name for name in self.classes if name not in self._voids)
 
     @property
@@ -92,7 +92,7 @@ class ClassList:
 
     @property
     def label_map(self) -> tuple[int, ...]:
-        """As `nas.data.dataset.Dataset.label_map`."""
+        """See `nas.data.dataset.Dataset.label_map`."""
         entries = [ILLEGAL] * 256
         for place, name in enumerate(self.classes):
             entries[self._first + place] = IGNORE if name in self._voids else self.names.index(name)
@@ -104,7 +104,7 @@ class ClassList:
 
     @property
     def label_colours(self) -> tuple[Colour, ...]:
-        """As `nas.data.dataset.Dataset.label_colours`."""
+        """See `nas.data.dataset.Dataset.label_colours`."""
         if self.colours is None:
             return ()
         if not self._first:
@@ -127,9 +127,9 @@ class ClassList:
 
 
 def read_classes(root: Path) -> tuple[ClassList, tuple[str, ...]]:
-    """The class list in a folder, and what was understood in it that its reader should know, in sentences.
+    """The class list in a folder, and notes for the user on how it was read, one sentence each.
 
-    Raises: DataError when there is none, or two, or it cannot be trusted; UserError for keys and types of classes.yaml.
+    Raises: DataError when there is no list, or two, or an ambiguous one; UserError for bad keys in classes.yaml.
     """
     as_yaml, as_text = root / "classes.yaml", root / "classes.txt"
     if as_yaml.is_file() and as_text.is_file():
@@ -155,22 +155,22 @@ def _from_lines(text: str) -> tuple[ClassList, tuple[str, ...]]:
     lines = [(number, _trimmed(line)) for number, line in enumerate(text.splitlines(), 1)]
     if lines and _HEADER.fullmatch(lines[0][1]):
         lines = lines[1:]
-    spoken = [place for place, (_, line) in enumerate(lines) if line and not line.startswith("#")]
-    lines = lines[spoken[0] : spoken[-1] + 1] if spoken else []
+    named = [place for place, (_, line) in enumerate(lines) if line and not line.startswith("#")]
+    lines = lines[named[0] : named[-1] + 1] if named else []
     for number, line in lines:
         if not line or line.startswith("#"):
             what = "a blank line" if not line else "a comment"
             raise DataError(
                 f"line {number}: expected the name of the next label value, got {what}, which would shift the names "
-                "after it; remove the line, or write the name of its value"
+                "after it; remove the line, or write a name into it"
             )
         if any(unicodedata.category(letter) == "Cc" and letter != "\t" for letter in line):
-            raise DataError(f"line {number}: expected a name, got control characters in {line!r}; write it again")
+            raise DataError(f"line {number}: expected a name, got control characters in {line!r}; type it again")
     notes: tuple[str, ...] = ()
     if lines and lines[0][1] == LABELME_IGNORE:
         lines = lines[1:]
         notes = (
-            f"classes.txt: {LABELME_IGNORE} is labelme's own and no class: label value 0 is '{_first_name(lines)}'",
+            f"classes.txt: {LABELME_IGNORE} is labelme's marker, not a class: label value 0 is '{_first_name(lines)}'",
         )
     coloured = [_coloured(line) for _, line in lines]
     if lines and all(coloured):
@@ -192,7 +192,7 @@ def _first_name(lines: Sequence[tuple[int, str]]) -> str:
 
 
 def _trimmed(line: str) -> str:
-    """Without spaces and invisible characters around it."""
+    """The line without spaces and invisible characters around it."""
     invisible = "".join(letter for letter in set(line) if unicodedata.category(letter) == "Cf")
     before = None
     while before != line:
@@ -201,21 +201,21 @@ def _trimmed(line: str) -> str:
 
 
 def _coloured(line: str) -> tuple[str, Colour] | None:
-    """The name and the colour in a line that has both."""
+    """The name and the colour in a line that has both; None for other lines."""
     for pattern in _COLOURED:
         found = pattern.fullmatch(line)
         if found:
             colour = int(found["r"]), int(found["g"]), int(found["b"])
             if max(colour) > 255:
-                raise DataError(f"expected red, green and blue of 0 to 255, got {line!r}; correct it")
+                raise DataError(f"expected red, green and blue values from 0 to 255, got {line!r}; correct it")
             return found["name"].strip(), colour
     return None
 
 
 def _without_numbers(lines: list[str]) -> list[str]:
-    """The names of lines that all begin with their label value, or the lines as they are.
+    """The names, if all lines begin with their label value; otherwise the lines as they are.
 
-    Raises: DataError when such values do not count from 0.
+    Raises: DataError when the values do not count from 0.
     """
     found = [_NUMBERED.fullmatch(line) for line in lines]
     numbered = [each for each in found if each]
@@ -225,7 +225,7 @@ def _without_numbers(lines: list[str]) -> list[str]:
     if numbers != list(range(len(lines))):
         raise DataError(
             f"expected numbers that count from 0, as label values do, got {', '.join(map(str, numbers[:4]))}, ...; "
-            "where 0 is void, say so in classes.yaml: void: 0"
+            "if 0 is void, write void: 0 in classes.yaml"
         )
     return [each[2] for each in numbered]
 
@@ -236,7 +236,7 @@ def _text(path: Path) -> str:
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return data.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; mend it, and try again") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}; fix it and try again") from None
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: expected UTF-8 text, got other bytes ({error.reason} at byte {error.start}); save it as UTF-8"

@@ -1,4 +1,4 @@
-"""Windows as arrays: what both loaders do alike, since NumPy copies rows of bytes as fast as anything."""
+"""Cutting windows out of arrays. Both loaders use it: NumPy copies rows of bytes as fast as any other library."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from nas.data.windows import PADDING, Window
 
 
 def cut_image(image: NDArray[np.uint8], window: Window, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """The window of an image (H, W, 3), with the mean colour where it reaches outside; (height, width, 3), in `out`
-    where that is given.
+    """The window of an image (H, W, 3), filled with the mean colour outside the image: (height, width, 3), written to
+    `out` if given.
     """
     out = np.empty((window.height, window.width, 3), dtype=np.uint8) if out is None else out
     return _cut(image, window, PADDING, out)
 
 
 def is_filled(label: NDArray[np.uint8], window: Window, share: float) -> bool:
-    """Whether one class has `share` or more, or all, of what is labelled in the window of classes (H, W)."""
+    """Whether one class covers `share` or more, or all, of the labelled pixels in the window of a label (H, W)."""
     counts = np.bincount(_cut_label(label, window).ravel(), minlength=IGNORE + 1)[:IGNORE]
     return bool(counts.max() >= share * counts.sum() or np.count_nonzero(counts) < 2)
 
 
 def show_label(label: NDArray[np.uint8], window: Window, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The window of classes (H, W), with void where it reaches outside, at `size` by the nearest, mirrored if so."""
+    """The window of a label (H, W), void outside it, resized to `size` (nearest), mirrored if the window is."""
     cut = _cut_label(label, window)
     if cut.shape != size:
         rows, columns = nearest_indices(window.height, size[0]), nearest_indices(window.width, size[1])
@@ -40,7 +40,7 @@ def _cut_label(label: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
 def _cut(
     pixels: NDArray[np.uint8], window: Window, fill: int | tuple[int, ...], out: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """`out` with the window of an (H, W) or (H, W, 3) array, filled where it reaches outside."""
+    """Copy the window of an (H, W) or (H, W, 3) array into `out`, with `fill` outside the array; returns `out`."""
     top, left = max(window.top, 0), max(window.left, 0)
     bottom = min(window.top + window.height, pixels.shape[0])
     right = min(window.left + window.width, pixels.shape[1])

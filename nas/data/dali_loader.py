@@ -1,10 +1,10 @@
-"""The loader on NVIDIA DALI: the same windows as the reference loader, resized and normalised on the CPU or a GPU.
+"""The loader based on NVIDIA DALI: the same windows as the reference loader, resized and normalised on a CPU or GPU.
 
-The pipeline is fed one batch at a time and run synchronously: DALI keeps no state between batches and an epoch can
-start anywhere. Working ahead is the business of `nas.data.batches`, which knows when a latency is measured.
+The pipeline is fed one batch at a time and runs synchronously, so DALI keeps no state between batches and an epoch can
+start anywhere. Prefetching is left to `nas.data.batches`, which knows when a latency is being measured.
 """
 
-# DALI makes most of its names while it is imported, where no type checker sees them.
+# DALI creates most of its names at import time, where no type checker sees them.
 # mypy: disable-error-code="attr-defined,arg-type,call-overload,no-untyped-call"
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PARAMETERS = ("mirror", "mean", "std")
 
 
 class DaliLoader:
-    """A nas.data.loader.Loader on DALI."""
+    """A `nas.data.loader.Loader` based on DALI."""
 
     backend: Literal["dali"] = "dali"
 
@@ -55,7 +55,7 @@ class DaliLoader:
         self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share, class_uniform)
         self._transfer = Transfer(torch.device(device))
         self._threads = threads
-        self._pipelines: dict[tuple[bool, bool], Pipeline] = {}  # with and without a resizing, and a change of colour
+        self._pipelines: dict[tuple[bool, bool], Pipeline] = {}  # keys: (resized, coloured)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -74,7 +74,7 @@ class DaliLoader:
             made = _pipeline(self._plan, self._transfer.device, self._threads, resized=resized, coloured=coloured)
             self._pipelines[resized, coloured] = made
         pipeline = self._pipelines[resized, coloured]
-        cut = self._cut(samples)  # lasts until all is done: DALI does not copy it
+        cut = self._cut(samples)  # must stay alive until the run is over: DALI does not copy it
         _feed(pipeline, cut, [window for _, window in samples], coloured=coloured)
         (images,) = pipeline.run()
         labels = self._transfer.empty((len(shown), *self._plan.output), torch.uint8)
@@ -89,7 +89,7 @@ class DaliLoader:
         return image_batch, label_batch
 
     def _cut(self, samples: list[tuple[Pair, Window]]) -> list[NDArray[np.uint8]]:
-        """The window of each picture, (height, width, 3), one behind the other."""
+        """The window of each picture, (height, width, 3), one after the other in a single buffer."""
         ends = np.cumsum([3 * window.height * window.width for _, window in samples]).tolist()
         parts = np.split(self._transfer.empty((ends[-1],), torch.uint8).numpy(), ends[:-1])
         return [
@@ -117,7 +117,7 @@ def _pipeline(plan: EpochPlan, device: torch.device, threads: int, *, resized: b
                 shown, size=plan.output, interp_type=types.INTERP_LINEAR, antialias=True, dtype=types.FLOAT
             )
         if coloured:
-            shown = fn.coord_transform(shown, M=fn.external_source(name="colour"), dtype=types.FLOAT)  # of RGB values
+            shown = fn.coord_transform(shown, M=fn.external_source(name="colour"), dtype=types.FLOAT)  # on RGB values
         normalised = fn.crop_mirror_normalize(shown, **given, dtype=types.FLOAT, output_layout="CHW")  # (3, h, w)
         pipeline.set_outputs(normalised)
     pipeline.build()

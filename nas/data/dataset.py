@@ -1,4 +1,4 @@
-"""What a data set is: lists of files, class names, colours, and how raw label values map to classes."""
+"""Data sets: lists of files, class names, colours, and the mapping from raw label values to classes."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ SplitName = Literal["train", "validation", "test"]
 SETS, GROUP = "nas.data.sets", "framebudget.data_sets"
 
 IGNORE = 255
-"""The label of void pixels after loading; they count neither in a loss nor in a score."""
+"""Label of void pixels after loading; they count neither in the loss nor in scores."""
 
 ILLEGAL = -1
-"""What a label map answers for a raw value that means nothing in its data set."""
+"""Entry of a label map for a raw value that has no meaning in the data set."""
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """RGB statistics of ImageNet, for values in 0..1. Images reach a network as (value - MEAN) / STD."""
 SIZE_LIMITS = (8, 8192)
-"""Of a height or a width in pixels at which networks see pictures."""
+"""Smallest and largest height or width in pixels at which networks see pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Which pictures a study works on. Made from a study file or from flags; `load` turns it into a Dataset.
+    """The data set of a study, as given by a study file or by flags; `load` turns it into a Dataset.
 
     Raises: DataError for an unknown name and for numbers out of range.
     """
 
     name: str = "road_scenes"
-    """A file of nas/data/sets: road_scenes (drawn, needs nothing), camvid, cityscapes or folder."""
+    """Name of a module in nas/data/sets: road_scenes (drawn here, no files needed), camvid, cityscapes or folder."""
     root: str | None = None
-    """Folder that holds the data set; `~` is understood. None for road_scenes."""
+    """Folder that holds the data set; `~` is expanded. None for road_scenes."""
     size: tuple[int, int] = (180, 240)
     """Height and width in pixels at which networks see the pictures."""
     train_images: int | None = None
-    """How many to use, evenly spread over the split; None is all of them (road_scenes: 240)."""
+    """Number of training images to use, spread evenly over the split; None: all of them (road_scenes: 240)."""
     validation_images: int | None = None
-    """The same for the validation split (road_scenes: 60)."""
+    """Number of validation images to use, likewise (road_scenes: 60)."""
     seed: int = 0
-    """Which road scenes are drawn; other data sets take 0 only."""
+    """Seed from which road scenes are drawn; other data sets accept only 0."""
     cache_gigabytes: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How much of this machine's disk decoded pictures may take, of all data sets together (1 GB is 10^9 bytes); None
-    is half of what is free, 0 keeps none.
+    """Disk space on this machine for the decoded pictures of all data sets together (1 GB is 10^9 bytes); None: half of
+    the free space; 0: keep none.
     """
 
     def __post_init__(self) -> None:
@@ -98,15 +98,16 @@ class Dataset:
     size: tuple[int, int]
     """Height and width in pixels at which networks see the pictures."""
     test: Split = Split(images=(), labels=())
-    """Only where `load` was asked for it: nothing is trained or chosen on it."""
+    """Test split, empty unless `load` was asked for it; nothing is trained or chosen on it."""
     categories: tuple[str, ...] = ()
-    """The category of each class, where the data set groups its classes for scoring; else empty."""
+    """Category of each class, if the data set groups its classes for scoring; otherwise empty."""
     own_values: tuple[int, ...] = ()
-    """The label value of each class in what a benchmark takes, where that is not the first one in `label_map`."""
+    """Label value of each class in predictions for the data set's benchmark; empty if it is the first one in
+    `label_map`."""
     label_colours: tuple[tuple[int, int, int], ...] = ()
-    """RGB colours of the raw label values 0, 1, ... in labels that are colour masks; empty where there are none."""
+    """RGB colours of the raw label values 0, 1, ... in labels that are colour masks; empty if there are none."""
     notes: tuple[str, ...] = ()
-    """What was left out or understood when it was loaded, and why: one sentence each, to be shown to people."""
+    """Notes for the user on what was left out, or how a file was read, and why; one sentence each."""
     cache_gigabytes: float | None = None
     """See DataSpec; `load` sets it."""
 
@@ -119,12 +120,12 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes a network tells apart; void is none of them."""
+        """Number of classes that a network tells apart, not counting void."""
         return len(self.classes)
 
     @property
     def label_values(self) -> tuple[int, ...]:
-        """The value of each class in the data set's own labels, in which predictions are handed to others."""
+        """Value of each class in the data set's own labels, which exported predictions use."""
         return self.own_values or tuple(self.label_map.index(index) for index in range(self.num_classes))
 
     def split(self, name: SplitName) -> Split:
@@ -134,17 +135,18 @@ class Dataset:
 
 
 def data_sets() -> tuple[str, ...]:
-    """Names of all data sets: the files in nas/data/sets, and those of other packages (see `space.extensions`)."""
+    """Names of all data sets: the modules in nas/data/sets, and those of other packages (see `space.extensions`)."""
     return tuple(extensions.modules(SETS, GROUP, separator="_"))
 
 
 def load(spec: DataSpec, *, test: bool = False, guard: Guard = nullcontext, told: Told | None = None) -> Dataset:
-    """The data set that `spec` asks for: finds and pairs its files, opens none of the pictures (see `check`). The test
-    split is looked for only where it is asked for, so that whatever is wrong with it is in nobody's way. Pictures that
-    have to be made first are, each inside a `guard()`, and `told` hears how far that is.
+    """Load the data set that `spec` describes: find and pair its files, without opening any picture (see `check`).
 
-    Raises: DataError when a folder is missing, an image has no label or the reverse, a split is empty or not there, or
-    pictures cannot be kept.
+    The test split is looked for only if `test` is true, so that faults in it do not get in the way of other work.
+    Pictures that have to be made first are made here, each inside a `guard()`, with progress reported to `told`.
+
+    Raises: DataError when a folder is missing, an image has no label or the reverse, a split is empty or absent, or
+    pictures cannot be stored.
     """
     module = extensions.load(SETS, GROUP, spec.name, separator="_", needs=("load",))
     if hasattr(module, "prepare"):
@@ -157,12 +159,12 @@ def load(spec: DataSpec, *, test: bool = False, guard: Guard = nullcontext, told
     found: Split | None = module.load_test(spec) if hasattr(module, "load_test") else None
     if found is None:
         where = f" in {spec.root}" if spec.root else ""
-        raise DataError(f"{spec.name}{where}: expected a test split with labels, got train and val alone")
+        raise DataError(f"{spec.name}{where}: expected a test split with labels, got only train and val")
     return replace(dataset, test=found)
 
 
 def label_map(classes: int, void: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """The map of labels whose values already are 0..classes-1; `void` values and 255 are ignored."""
+    """The label map for labels whose values already are 0..classes-1; `void` values and 255 are ignored."""
     return tuple(
         value if value < classes else IGNORE if value in void or value == IGNORE else ILLEGAL for value in range(256)
     )

@@ -1,8 +1,9 @@
-"""Pictures decoded once per machine: kept as they are in memory, shared by all processes through the page cache.
+"""Pictures decoded once per machine: stored as raw arrays, and shared by all processes through the page cache.
 
-Under $XDG_CACHE_HOME/framebudget (or ~/.cache/framebudget), `pictures/` holds the pixels and classes of every pair that
-there is room for, and `samples/` what the check found in them. Names are digests of what the contents depend on: paths,
-sizes and times of the two files, and how label values are read. What cannot be kept is decoded whenever it is shown.
+Under $XDG_CACHE_HOME/framebudget (or ~/.cache/framebudget), `pictures/` holds the pixels and classes of as many pairs
+as there is room for, and `samples/` what the check found in them. File names are digests of everything that the
+contents depend on: paths, sizes and times of the two files, and how label values are read. Pairs that cannot be stored
+are decoded each time they are shown.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from nas.storage.cache import cache_folder
 from space.errors import UserError
 
 FORMAT = 1
-"""To be raised whenever files are decoded otherwise, so that nothing old is taken for new."""
-HEADER = b"framebudget pictures %d %8d %8d\n"  # format, height and width; image and label follow
+"""Raise this whenever files are decoded differently, so that old entries are not taken for new ones."""
+HEADER = b"framebudget pictures %d %8d %8d\n"  # format, height and width; the pixels of image and label follow
 HEADER_BYTES = len(HEADER % (FORMAT, 0, 0))
 SHARE_OF_SAMPLES = 32
-"""One in so many bytes is for what the check found, which is kept longer than what it was found in."""
-_SAYING = threading.Lock()
+"""One byte in this many is reserved for the findings of the check, which are kept longer than the pictures."""
+_WARNING = threading.Lock()
 
 
 class DecodedPairs:
-    """The pairs of one split by index."""
+    """The decoded pairs of one split, by index."""
 
     def __init__(self, dataset: Dataset, split: SplitName) -> None:
         self._dataset = dataset
@@ -52,9 +53,9 @@ class DecodedPairs:
         return len(self._split)
 
     def pairs(self, indices: Sequence[int], threads: int) -> list[Pair]:
-        """Images and classes of several samples, to be read only; what is not kept yet is decoded in threads.
+        """Images and classes of several samples, read-only; those not stored yet are decoded in threads.
 
-        Raises: DataError when a file is missing, unreadable or contradicts its partner.
+        Raises: DataError when a file is missing, unreadable or contradicts its counterpart.
         """
         names = [self._name(index) for index in indices]
         found = [self._kept_pair(name) for name in names]
@@ -73,7 +74,7 @@ class DecodedPairs:
         return [next(decoded) if pair is None else pair for pair in found]
 
     def sample(self, index: int) -> Sample:
-        """What is in a pair; both are kept where they are not yet, if that can be.
+        """What a pair contains; the pair and these findings are stored if they are not yet and there is room.
 
         Raises: DataError as `pairs` does.
         """
@@ -88,7 +89,7 @@ class DecodedPairs:
         return found
 
     def class_pixels(self, index: int) -> tuple[int, ...]:
-        """Labelled pixels of each class in a pair, (C,): as they were found, or else of its label alone.
+        """Labelled pixels of each class in a pair, (C,): from the stored findings, or else from its label alone.
 
         Raises: DataError when the label is missing, unreadable or holds a value that is no class.
         """
@@ -101,15 +102,15 @@ class DecodedPairs:
         return self._split.images[index], self._split.labels[index]
 
     def _name(self, index: int) -> str:
-        """What is kept of a pair is called so; empty where the files cannot be looked at."""
+        """The name under which a pair is stored; empty if its files cannot be inspected."""
         hashed = self._reading.copy()
         for path in self._files(index):
             try:
                 status = os.stat(path)
             except OSError:
                 return ""
-            # Whoever copies or unpacks a file can set back when it was written, not when it changed. Inodes are left
-            # out: some network file systems number them anew at each mount.
+            # Copying or unpacking a file can restore its modification time, but not its change time. Inodes are left
+            # out: some network file systems renumber them at each mount.
             seen = f"{os.path.abspath(path)}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0"
             hashed.update(seen.encode(errors="surrogateescape"))
         return hashed.hexdigest()
@@ -140,48 +141,48 @@ class DecodedPairs:
 
 
 def _folders(gigabytes: float | None) -> tuple[BoundedFolder | None, BoundedFolder | None]:
-    """Where pictures and what was found in them are kept; None where nothing is to be."""
+    """The folders that store pictures and findings; None if nothing is to be stored."""
     if gigabytes == 0:
         return None, None
     try:
         root = cache_folder()
         pictures, samples = root / "pictures", root / "samples"
         if gigabytes is None:
-            there = next(parent for parent in pictures.parents if parent.is_dir())
-            whole = (shutil.disk_usage(there).free + BoundedFolder(pictures, 0).held_bytes()) // 2
+            existing = next(parent for parent in pictures.parents if parent.is_dir())
+            whole = (shutil.disk_usage(existing).free + BoundedFolder(pictures, 0).held_bytes()) // 2
         else:
             whole = int(gigabytes * 1e9)
     except (UserError, OSError) as error:
-        _say(f"decoded pictures are not kept ({error}): all are decoded in every epoch")
+        _warn(f"decoded pictures cannot be stored ({error}): every epoch decodes all of them")
         return None, None
     of_samples = whole // SHARE_OF_SAMPLES
     return BoundedFolder(pictures, whole - of_samples), BoundedFolder(samples, of_samples)
 
 
 def _keep(folder: BoundedFolder, name: str, parts: Sequence[bytes | memoryview]) -> None:
-    """Keep something if it can be; why it cannot is said once, and training goes on."""
+    """Store something if possible. If not, the reason is logged once and training goes on."""
     try:
         if folder.keep(name, parts):
             return
-        reason = "there is no more room for them; see data.cache_gigabytes, and what is free on the disk"
+        reason = "there is no more room; see data.cache_gigabytes and the free space on the disk"
     except OSError as error:
         reason = f"{cache_folder()} cannot be written ({error.strerror}); make room, or set XDG_CACHE_HOME"
-    _say(f"some pictures are decoded in every epoch and not kept decoded: {reason}")
+    _warn(f"some decoded pictures cannot be stored and are decoded in every epoch: {reason}")
 
 
-def _say(words: str) -> None:
-    """Warn, once in a process, whichever of its threads finds out."""
-    with _SAYING:
-        _said(words)
+def _warn(words: str) -> None:
+    """Log a warning once per process, whichever of its threads calls."""
+    with _WARNING:
+        _warn_once(words)
 
 
 @functools.cache
-def _said(words: str) -> None:
+def _warn_once(words: str) -> None:
     logging.getLogger("nas.data").warning("%s", words)
 
 
 def _written(sample: Sample) -> bytes:
-    """What was found in a pair, as JSON behind its digest."""
+    """The findings on a pair as JSON, preceded by its digest."""
     values = asdict(sample)
     del values["label_path"]
     text = json.dumps(values).encode()
@@ -189,9 +190,9 @@ def _written(sample: Sample) -> bytes:
 
 
 def _parsed(data: bytes, label_path: Path) -> Sample | None:
-    """What `_written` wrote; None for anything else."""
-    said, _, text = data.partition(b"\n")
-    if said != digest([text]).encode():
+    """The findings that `_written` wrote; None for anything else."""
+    stored, _, text = data.partition(b"\n")
+    if stored != digest([text]).encode():
         return None
     values: dict[str, Any] = json.loads(text)
     return Sample(label_path=label_path, **{name: _frozen(value) for name, value in values.items()})

@@ -1,10 +1,10 @@
-"""From the bytes of a file to pixels and label values: the one way in, for the check, both loaders and `nas predict`.
+"""Decoding files to pixels and label values, for the check, both loaders and `nas predict` alike.
 
-Only JPEG and PNG are opened, by their content and not by their name: other formats of Pillow start programs or unpack
-archives. Pictures that say in their EXIF how they are to be turned are turned, as labelling tools and viewers do.
-Labels are ids: palette PNGs are read as their indices, grey PNGs with 1, 2 or 4 bits per pixel as the values that are
-stored, which Pillow would stretch to 0..255, grey ones that were saved as RGB as their grey value, and colour masks as
-the places of their colours in a list.
+Only JPEG and PNG files are opened, recognised by content and not by name: other formats of Pillow start programs or
+unpack archives. Pictures with an EXIF orientation are turned upright, as labelling tools and viewers do. Labels are
+ids: palette PNGs are read as palette indices; grey PNGs with 1, 2 or 4 bits per pixel as the stored values, which
+Pillow would stretch to 0..255; grey labels saved as RGB as their grey values; and colour masks as the positions of
+their colours in a list.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from nas.data.dataset import IGNORE
 from nas.errors import DataError
 
 MOST_PIXELS = 89_478_485
-"""Pillow's own bound, above which a small file that unpacks to a huge picture is more likely than a photograph."""
+"""Pillow's own limit. Beyond it, a small file that unpacks to a huge picture is more likely than a photograph."""
 MOST_SCANS = 500
-"""Of a JPEG: more are a way to keep a decoder busy for minutes with a small file."""
+"""Most scans of a JPEG; more are a way to keep a decoder busy for minutes with a small file."""
 MOST_PIXELS_PER_BYTE = {"JPEG": 2000, "PNG": 8 * 1032}
-"""Files that promise more are cut short: JPEG has no shorter codes, and PNG's compression ends at 1032 to 1."""
+"""Files that declare more pixels are cut short: JPEG has no shorter codes, and PNG compresses at most 1032 to 1."""
 MOST_SHOWN = 3  # colours named in a message
 
 Convention = Literal["grey", "palette", "grey as RGB", "colours"]
-"""How a label file holds its values."""
+"""How a label file stores its values."""
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_GREY = 0  # kind of colour of a PNG that has none, no palette and no alpha
+_GREY = 0  # colour type of a PNG without colours, palette and alpha
 _STRETCH = {1: 1, 2: 85, 4: 17}
-"""Bits per pixel of a grey PNG -> what Pillow multiplies its values by (1 bit becomes False and True)."""
+"""Bits per pixel of a grey PNG -> factor by which Pillow multiplies its values (1 bit becomes False and True)."""
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,7 +57,7 @@ class Picture:
     pixels: NDArray[np.uint8]
     """(H, W, 3), RGB."""
     orientation: int
-    """What its EXIF said: 1, or 2 to 8 for one that was turned or mirrored."""
+    """Its EXIF orientation: 1, or 2 to 8 if the picture was turned or mirrored to be upright."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,16 +65,17 @@ class RawLabel:
     """A decoded label."""
 
     values: NDArray[np.uint8]
-    """(H, W), as they are stored: not classes yet."""
+    """(H, W), as stored: not classes yet."""
     convention: Convention
     palette: tuple[tuple[int, tuple[int, int, int]], ...] = ()
-    """Of a palette PNG: the values that occur, with their colours."""
+    """For a palette PNG, the values that occur, with their colours."""
 
 
 def decode_picture(data: bytes, path: Path) -> Picture:
-    """An encoded picture; `path` is for messages.
+    """Decode a picture; `path` is used in messages.
 
-    Raises: DataError when it is no JPEG or PNG, damaged, cut short, absurdly large or has more than 8 bits per colour.
+    Raises: DataError when it is not a JPEG or PNG, or is damaged, cut short, absurdly large or has more than 8 bits per
+    colour.
     """
     image = _loaded(data, path)
     if image.mode.startswith(("I", "F")):
@@ -87,10 +88,10 @@ def decode_picture(data: bytes, path: Path) -> Picture:
 
 
 def decode_label(data: bytes, path: Path, colours: Sequence[tuple[int, int, int]] = ()) -> RawLabel:
-    """An encoded label; `colours` are those of the values 0, 1, ... in a colour mask, and `path` is for messages.
+    """Decode a label; `colours` are those of the values 0, 1, ... in a colour mask, `path` is used in messages.
 
-    Raises: DataError when it is no PNG, damaged, cut short, absurdly large, to be turned, or holds values above 255 or
-    colours that mean nothing.
+    Raises: DataError when it is not a PNG, or is damaged, cut short, absurdly large, has an EXIF orientation, or holds
+    values above 255 or unknown colours.
     """
     if data.startswith(_JPEG):
         raise DataError(
@@ -101,13 +102,13 @@ def decode_label(data: bytes, path: Path, colours: Sequence[tuple[int, int, int]
     orientation = _orientation(label)
     if orientation != 1:
         raise DataError(
-            f"{path}: expected a label as it is stored, got one whose EXIF turns it (orientation {orientation}); "
+            f"{path}: expected a label without an EXIF orientation, got orientation {orientation}; "
             "save it upright and without that tag"
         )
     if label.mode in ("RGB", "RGBA", "LA"):
         return _of_colours(np.array(label.convert("RGBA")), path, colours)
     if label.mode not in ("1", "L", "P") and not label.mode.startswith("I"):
-        raise DataError(f"{path}: expected label values as a grey or palette PNG, got mode {label.mode}; save it so")
+        raise DataError(f"{path}: expected label values as a grey or palette PNG, got mode {label.mode}; convert it")
     values = np.array(label)
     if label.mode == "L":
         values = values // _STRETCH.get(_header(data)[0], 1)
@@ -120,30 +121,31 @@ def decode_label(data: bytes, path: Path, colours: Sequence[tuple[int, int, int]
 
 
 def _opened(data: bytes, path: Path) -> Image.Image:
-    """The header of a JPEG or a PNG whose chunks are whole; no pixel is decoded."""
+    """Open a JPEG, or a PNG whose chunks are intact, without decoding any pixel."""
     if not data.startswith((_JPEG, _PNG)):
         raise DataError(
-            f"{path} is no readable JPEG or PNG ({len(data)} bytes{_format_hint(data)}); fetch or export it again"
+            f"{path} is not a readable JPEG or PNG ({len(data)} bytes{_format_hint(data)}); fetch or export it again"
         )
     if data.startswith(_PNG):
         _check_chunks(data, path)
         bits, kind = _header(data)
-        if bits > 8 and kind != _GREY:  # Pillow would cut its values short
+        if bits > 8 and kind != _GREY:  # Pillow would truncate its values
             raise DataError(f"{path}: expected 8 bits per colour, got a PNG with {bits}; save it as 8-bit RGB")
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         pixels = image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
-            f"{path} is larger than the {MOST_PIXELS} pixels of the largest photographs; cut it up"
+            f"{path}: expected at most {MOST_PIXELS} pixels, got more; cut it into smaller pictures"
         ) from None
     except MemoryError:
         raise
-    except Exception:  # Pillow's readers raise nearly anything on bytes that are damaged
-        raise DataError(f"{path} is no readable JPEG or PNG ({len(data)} bytes); fetch or export it again") from None
+    except Exception:  # Pillow's readers raise nearly anything for damaged bytes
+        raise DataError(f"{path} is not a readable JPEG or PNG ({len(data)} bytes); fetch or export it again") from None
     if pixels > MOST_PIXELS:
         raise DataError(
-            f"{path}: expected at most {MOST_PIXELS} pixels, got {image.height}x{image.width} (HxW); cut it up"
+            f"{path}: expected at most {MOST_PIXELS} pixels, got {image.height}x{image.width} (HxW); "
+            "cut it into smaller pictures"
         )
     if pixels > len(data) * MOST_PIXELS_PER_BYTE["PNG" if data.startswith(_PNG) else "JPEG"]:
         raise _damaged(path, f"{len(data)} bytes cannot hold {image.height}x{image.width} pixels")
@@ -158,7 +160,7 @@ def _loaded(data: bytes, path: Path) -> Image.Image:
         image.load()
     except MemoryError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # nearly anything, as above
         raise _damaged(path, str(error)) from None
     return image
 
@@ -174,18 +176,18 @@ def _format_hint(data: bytes) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """What EXIF says, as Pillow reads it; 1 where it says nothing that makes sense."""
+    """The EXIF orientation as Pillow reads it; 1 if it is missing or makes no sense."""
     try:
         value = image.getexif().get(_ORIENTATION)
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF is no EXIF: viewers ignore it too
+    except Exception:  # damaged EXIF is ignored, as viewers do
         return 1
     return value if isinstance(value, int) and value in _TURNS else 1
 
 
 def _of_colours(pixels: NDArray[np.uint8], path: Path, colours: Sequence[tuple[int, int, int]]) -> RawLabel:
-    """The values of a label with three colour channels and alpha, (H, W, 4)."""
+    """The values of a label with three colour channels and alpha, `pixels` (H, W, 4)."""
     if (pixels[..., 3] != 255).any():
         raise DataError(
             f"{path}: expected label values as a grey or palette PNG, got transparent pixels; "
@@ -207,7 +209,7 @@ def _of_colours(pixels: NDArray[np.uint8], path: Path, colours: Sequence[tuple[i
     shown = ", ".join(f"#{value:06x}" for value in np.unique(unknown)[:MOST_SHOWN])
     if colours:
         raise DataError(
-            f"{path}: expected the colours of the class list, got {unknown.size} pixels of others ({shown}); "
+            f"{path}: expected the colours of the class list, got {unknown.size} pixels of other colours ({shown}); "
             "list them, or export the label without smoothing its edges"
         )
     raise DataError(
@@ -227,14 +229,14 @@ def _used_palette(label: Image.Image, values: NDArray[np.uint8]) -> tuple[tuple[
 
 
 def _header(data: bytes) -> tuple[int, int]:
-    """Bits per channel and kind of colour of a PNG whose chunks are whole (PNG specification, 11.2.1)."""
+    """Bits per channel and colour type of a PNG whose chunks are intact (PNG specification, 11.2.1)."""
     return data[24], data[25]
 
 
 def _check_chunks(data: bytes, path: Path) -> None:
-    """That every chunk of a PNG is whole, from its header to its end.
+    """Check that every chunk of a PNG is intact, from the header to the end.
 
-    Pillow does not look at the checksums of pixels nor for an end, other decoders do. Raises: DataError.
+    Pillow checks neither the checksums of pixels nor for an end chunk; other decoders do. Raises: DataError.
     """
     view, start = memoryview(data), len(_PNG)
     first = True
@@ -242,12 +244,12 @@ def _check_chunks(data: bytes, path: Path) -> None:
         end = start + 12 + int.from_bytes(view[start : start + 4])
         kind = bytes(view[start + 4 : start + 8])
         if end > len(data):
-            raise _damaged(path, f"it ends inside its part {kind!r}")
+            raise _damaged(path, f"it ends inside its chunk {kind!r}")
         if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            raise _damaged(path, f"the checksum of its part {kind!r} is wrong")
+            raise _damaged(path, f"the checksum of its chunk {kind!r} is wrong")
         if first and kind != b"IHDR":
-            raise _damaged(path, "its header is not at its beginning")
+            raise _damaged(path, "it does not begin with its header chunk")
         if kind == b"IEND":
             return
         start, first = end, False
-    raise _damaged(path, "its end is missing")
+    raise _damaged(path, "its end chunk is missing")

@@ -1,8 +1,8 @@
-"""Street scenes as files, drawn by several processes where that is worth their start.
+"""Street scenes as files, drawn by several processes where starting them pays.
 
-A scene depends on its seed alone, so that it does not matter who draws it. Threads would not do: half of the drawing is
-done by Python. The processes are started anew, not forked from one that may have a GPU, threads and locks; they write
-no files, so that whatever ends them leaves none behind.
+A scene depends only on its seed, so any process may draw it. Threads would not help: half of the drawing is done by
+Python. The processes are started afresh, not forked from one that may hold a GPU, threads and locks. They write no
+files, so that nothing is left behind however they end.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Seed = Sequence[int]
 Files = tuple[bytes, bytes]
 """A JPEG file of a scene and a PNG file of its labels."""
 
-SECONDS_OF_PIXEL = 1.2e-6  # on one core, of a scene of any size that takes long
-SECONDS_EACH = 2.0  # of drawing that make a process worth its start, which takes a quarter of a second of a core
-BYTES_OF_PIXEL = 260  # that drawing takes at most
+SECONDS_OF_PIXEL = 1.2e-6  # drawing time per pixel on one core, for scenes large enough to take long
+SECONDS_EACH = 2.0  # of drawing make it pay to start a process, which takes a core a quarter of a second
+BYTES_OF_PIXEL = 260  # peak memory per pixel while drawing
 
 
 def files_of(seed: Seed, size: tuple[int, int]) -> Files:
-    """The scene of a seed, of height and width `size`."""
+    """The scene of a seed at height and width `size`."""
     import numpy as np
     from PIL import Image
 
@@ -48,10 +48,10 @@ def files_of(seed: Seed, size: tuple[int, int]) -> Files:
 def drawn(
     seeds: Sequence[Seed], size: tuple[int, int], guard: Guard, processes: int | None = None
 ) -> Generator[Files, None, None]:
-    """The scenes of the seeds, in their order, each drawn inside a `guard()`. Without a number of `processes` there are
-    as many as are worth it. To be closed: what draws ahead ends with it.
+    """The scenes of `seeds`, in order, each drawn inside a `guard()` by `processes` processes; None: as many as pay.
 
-    Raises: HaltedError when a process cannot be started, or is killed.
+    Close the generator to end the processes that draw ahead. Raises: HaltedError when a process cannot be started, or
+    is killed.
     """
     count = worth_it(len(seeds), size) if processes is None else processes
     if count == 1:
@@ -65,7 +65,7 @@ def drawn(
         for _ in range(count):
             free.put(started.enter_context(contextlib.closing(_Painter(size))))
 
-        def files_by_one(seed: Seed) -> Files:
+        def draw(seed: Seed) -> Files:
             painter = free.get()
             try:
                 with guard():
@@ -73,29 +73,29 @@ def drawn(
             finally:
                 free.put(painter)
 
-        yield from pool.map(files_by_one, seeds)
+        yield from pool.map(draw, seeds)
 
 
 def worth_it(scenes: int, size: tuple[int, int]) -> int:
-    """How many processes draw so many scenes: each has enough to do, a core and memory."""
+    """Number of processes to draw `scenes` scenes with, so that each has enough work, a core and memory."""
     pixels = size[0] * size[1]
     enough_to_do = int(scenes * pixels * SECONDS_OF_PIXEL / SECONDS_EACH)
     return max(1, min(enough_to_do, usable_cores(), free_bytes() // (pixels * BYTES_OF_PIXEL)))
 
 
 class _Painter:
-    """A process that draws. Not for use by several threads at once."""
+    """A process that draws scenes. Not for use by several threads at once."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe nobody reads would block it
+        self._words = os.fdopen(os.memfd_create("words"), "w+b")  # a pipe that nobody reads would block the process
         try:
             self._process = subprocess.Popen(
                 command_of("nas.data.scenery", [*size, os.getpid()]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._words,
-                env=environment() | {"OPENBLAS_NUM_THREADS": "1"},  # else NumPy starts a thread for each core, in each
-                start_new_session=True,  # Ctrl-C is for us, who then end it
+                env=environment() | {"OPENBLAS_NUM_THREADS": "1"},  # else each process starts a NumPy thread per core
+                start_new_session=True,  # Ctrl-C reaches only this process, which then ends the other one
             )
         except OSError as error:
             raise HaltedError(
@@ -121,10 +121,10 @@ class _Painter:
         return image, label
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
-        with contextlib.suppress(BrokenPipeError):  # what was still to be written to it
+        with contextlib.suppress(BrokenPipeError):  # input that it has not read
             self._asked.close()
         self._answers.close()
         self._words.close()
@@ -133,9 +133,9 @@ class _Painter:
         code = self._process.wait()
         if code < 0:
             return HaltedError(
-                f"a process that draws road scenes was ended by {signal.Signals(-code).name}, for want of memory "
-                "perhaps; end what else holds memory, or ask for a smaller size, then try again"
+                f"a process that draws road scenes was ended by {signal.Signals(-code).name}, perhaps for lack of "
+                "memory; end other programs that hold memory, or ask for a smaller size, then try again"
             )
         self._words.seek(0)
         words = self._words.read()[-2000:].decode(errors="replace").strip()
-        return RuntimeError(f"a process that draws road scenes ended with code {code}; its last words: {words}")
+        return RuntimeError(f"a process that draws road scenes ended with code {code}; its last output: {words}")

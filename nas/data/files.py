@@ -1,4 +1,4 @@
-"""The files of a data set as both loaders and everybody else read them, and refusing bad ones by name."""
+"""Reading the files of a data set, for both loaders and everything else; bad files are refused by name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from nas.data.decoding import RawLabel, decode_label, decode_picture
 from nas.errors import DataError
 
 MOST_BYTES = 512 * 2**20
-"""Of one file: more than the largest picture that is decoded takes as it is in memory."""
+"""Most bytes of one file: more than the largest decodable picture takes uncompressed."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """What is in a file.
+    """The contents of a file.
 
-    Raises: DataError when it is missing, unreadable, too large for a picture, or no file: a pipe would wait for ever.
+    Raises: DataError when it is missing, unreadable, too large for a picture, or not a regular file: reading a pipe
+    would wait for ever.
     """
     try:
         status = path.stat()
@@ -32,13 +33,13 @@ def read_bytes(path: Path) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; restore it, or remove its partner too") from None
+        raise DataError(f"{path} is missing; restore it, or remove the image or label that belongs to it") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
 
 
 def read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """The picture, upright, at height and width `size` (bilinear, antialiased; None keeps its own), uint8 (H, W, 3).
+    """The upright picture, uint8 (H, W, 3), resized to height and width `size` (bilinear, antialiased); None: as it is.
 
     Raises: DataError when the file is missing, unreadable or truncated.
     """
@@ -49,9 +50,9 @@ def read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
 
 
 def read_label(dataset: Dataset, path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """The classes at height and width `size` (nearest; None keeps the label's own), uint8 (H, W), void = IGNORE.
+    """The classes of a label, uint8 (H, W), void = IGNORE, at height and width `size` (nearest); None: as it is.
 
-    Raises: DataError when the file is missing, unreadable or truncated, or holds values that are no class.
+    Raises: DataError when the file is missing, unreadable or truncated, or holds values that belong to no class.
     """
     label = classes_of(dataset, decode_label(read_bytes(path), path, dataset.label_colours), path)
     if size is None or size == label.shape:
@@ -60,9 +61,9 @@ def read_label(dataset: Dataset, path: Path, size: tuple[int, int] | None) -> ND
 
 
 def classes_of(dataset: Dataset, raw: RawLabel, path: Path) -> NDArray[np.uint8]:
-    """The classes (H, W) that the values of a label mean, void = IGNORE; `path` is for messages.
+    """The classes (H, W) that the values of a label stand for, void = IGNORE; `path` is used in messages.
 
-    Raises: DataError for values that are no class, and where the colours of a palette contradict its values.
+    Raises: DataError for values that belong to no class, and if the colours of a palette contradict its values.
     """
     mapped = np.asarray(dataset.label_map, dtype=np.int16)
     occurring = np.flatnonzero(np.bincount(raw.values.ravel(), minlength=256))
@@ -78,21 +79,21 @@ def classes_of(dataset: Dataset, raw: RawLabel, path: Path) -> NDArray[np.uint8]
     for value, colour in raw.palette:
         if colour in known and known[colour] != value and mapped[known[colour]] != mapped[value]:
             raise DataError(
-                f"{path}: expected palette entry {value} in the colour that the class list gives it, got that of "
+                f"{path}: expected palette entry {value} to have its colour in the class list, got the colour of "
                 f"value {known[colour]}; save the label as RGB if its colours are right, or as grey if its values are"
             )
     return mapped[raw.values].astype(np.uint8)
 
 
 def nearest_indices(source: int, target: int) -> NDArray[np.intp]:
-    """For each of `target` pixels the one of `source` pixels under its centre, in exact integer arithmetic."""
+    """For each of `target` pixels, the index of the one of `source` pixels under its centre, in exact integers."""
     return (2 * np.arange(target) + 1) * source // (2 * target)
 
 
 def check_same_size(pair: tuple[Path, Path], image: tuple[int, ...], label: tuple[int, ...], orientation: int) -> None:
-    """That a label has the height and width of its upright image, whose EXIF said `orientation`.
+    """Check that a label has the height and width of its upright image, whose EXIF orientation is `orientation`.
 
-    Raises: DataError with what the difference looks like.
+    Raises: DataError that explains the difference.
     """
     if image == label:
         return
@@ -101,8 +102,8 @@ def check_same_size(pair: tuple[Path, Path], image: tuple[int, ...], label: tupl
         advice = "height and width are swapped: turn the label"
         if orientation > 4:
             advice = (
-                f"the image's EXIF asks to turn it (orientation {orientation}) and viewers do, this label is of the "
-                "picture as it is stored: turn the label, or save the image without that tag"
+                f"the image's EXIF makes viewers turn it (orientation {orientation}), but the label fits the picture "
+                "as it is stored: turn the label, or save the image without that tag"
             )
     raise DataError(
         f"{pair[1]}: expected the size of its image {pair[0].name}, {image[0]}x{image[1]} (HxW), "

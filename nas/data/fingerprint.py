@@ -1,4 +1,4 @@
-"""`Fingerprint`: what a training depends on in its data, short enough to be kept beside it."""
+"""`Fingerprint`: digests of the data that a training depends on, short enough to be stored with it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """Digests of a data set; the same for the same data elsewhere, under other names."""
+    """Digests of a data set; equal for the same data in other places and under other names."""
 
     classes: tuple[str, ...]
     train_images: str
-    """Of the bytes of the files, in their order."""
+    """Digest of the bytes of the image files, in order."""
     train_labels: str
-    """Of the classes that the labels mean: saving a label in another way changes nothing."""
+    """Digest of the classes in the labels: saving a label in another format changes nothing."""
     validation_images: str
     validation_labels: str
 
     def difference(self, other: Fingerprint, splits: Sequence[str] = ("train", "validation")) -> str:
-        """What `other` has differently in these splits, in a few words; empty when nothing."""
+        """How `other` differs in these splits, in a few words; empty if it does not."""
         if self.classes != other.classes:
             return f"the classes were {', '.join(self.classes)} and are {', '.join(other.classes)}"
         kinds = [f"{split}_{what}" for split in splits for what in ("images", "labels")]

@@ -1,4 +1,4 @@
-"""Batches of pictures and labels: the protocol, and the choice between DALI and PyTorch."""
+"""Loaders of pictures and labels: their interface, and the choice between DALI and PyTorch."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ COPIES = 2
 
 
 class Loader(Protocol):
-    """Batches of one split. An epoch depends on the seed and its number only, so resuming needs no state."""
+    """Batches of one split. An epoch depends only on the seed and its number, so resuming needs no state."""
 
     @property
     def backend(self) -> Literal["dali", "torch"]:
-        """Which implementation feeds the batches."""
+        """Which implementation makes the batches."""
 
     @property
     def waited(self) -> Waited:
-        """How long was waited for batches, in all epochs so far."""
+        """Time spent waiting for batches, over all epochs so far."""
 
     def __len__(self) -> int:
         """Batches per epoch."""
 
     def epoch(self, number: int, most: int | None = None) -> Batches:
-        """Images float32 (N, 3, h, w), normalised, and labels int64 (N, h, w) with IGNORE for void, on the device; the
-        first `most` batches, where that is given.
+        """Images float32 (N, 3, h, w), normalised, and labels int64 (N, h, w) with IGNORE for void, on the device; only
+        the first `most` batches, if given.
 
-        Raises: DataError when a file is missing, unreadable or contradicts its partner.
+        Raises: DataError when a file is missing, unreadable or contradicts its counterpart.
         """
 
 
@@ -64,23 +64,23 @@ def make_loader(
 ) -> Loader:
     """A loader of one split.
 
-    "train" is shuffled anew in each epoch, and no sample is ever left out: a last batch of one sample, which batch
-    normalisation could not take, joins the batch before it. "validation" comes in order, the last batch as it is.
-    Without an augmentation every picture is shown whole at the data set's size. Nothing runs between two batches
-    unless in `Batches.ahead`, so that no loader disturbs a timing.
+    "train" is shuffled anew in each epoch and leaves out no sample: a last batch of a single sample, which batch norm
+    could not take, joins the batch before it. "validation" comes in order, its last batch as it is. Without an
+    augmentation every picture is shown whole at the data set's size. Nothing runs between two batches except inside
+    `Batches.ahead`, so that no loader disturbs a timing.
 
-    Of several processes that take the same steps each has its `share` of the batches: the images of one process, dealt
-    out. In training one without an image is a batch of none.
+    `threads`: number of threads that make the pictures of a batch; None: `usual_threads(device)`.
 
-    With `class_uniform` sampling, of "train" only, a share of each epoch shows pictures class by class instead: some
-    more than once, others not at all.
+    `backend`: "auto" is DALI where it works on the device, otherwise PyTorch with Pillow; both give the same batches.
 
-    `threads` make the pictures of a batch; None is `usual_threads(device)`.
+    `share`: the part of each batch that this process gets, if several take the same steps; together they get the
+    batches of a single process. In training, a process without an image gets an empty batch.
 
-    `backend` "auto" is DALI where it works on the device, else PyTorch with Pillow; both give the same batches.
+    `class_uniform`, for "train" only: a share of each epoch shows pictures class by class instead, some of them more
+    than once and others not at all.
 
     Raises: DataError when batch_size, threads or seed is out of range, a batch does not fit into memory, the split is
-    empty, or DALI was asked for and is missing.
+    empty, or DALI is asked for and missing.
     """
     threads = usual_threads(device) if threads is None else threads
     for name, value, least in (("batch_size", batch_size, 1), ("threads", threads, 1), ("seed", seed, 0)):
@@ -94,28 +94,30 @@ def make_loader(
 
         return TorchLoader(dataset, split, batch_size, augmentation, seed, device, threads, share, class_uniform)
     if not _dali_is_installed():
-        raise DataError("backend: expected DALI, got none; pip install nvidia-dali-cuda130, or use backend torch")
+        raise DataError(
+            "backend: expected DALI, which is not installed; pip install nvidia-dali-cuda130, or use backend torch"
+        )
     from nas.data.dali_loader import DaliLoader
 
     return DaliLoader(dataset, split, batch_size, augmentation, seed, device, threads, share, class_uniform)
 
 
 def usual_threads(device: str) -> int:
-    """How many threads make pictures for a device unless told otherwise: one for the CPU, whose cores are at work on
-    the batch before; for a GPU all that this process may use.
+    """Default number of threads that make pictures for a device: one for the CPU, whose cores are busy with the
+    previous batch; for a GPU, one for each core that this process may use.
     """
     return 1 if device == "cpu" else usable_cores()
 
 
 def endless(loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch after the other, without end."""
+    """One epoch after another, without end."""
     return itertools.chain.from_iterable(loader.epoch(number) for number in itertools.count())
 
 
 def _require_memory(dataset: Dataset, batch_size: int, augmentation: Augmentation | None) -> None:
-    """That a batch and its copy on the way to the network fit into this machine.
+    """Require that a batch and its copy on the way to the network fit into this machine's memory.
 
-    Raises: DataError with the largest batch that does.
+    Raises: DataError that names the largest batch that fits.
     """
     height, width = augmentation.crop if augmentation and augmentation.crop else dataset.size
     one = COPIES * BYTES_PER_PIXEL * height * width
@@ -123,8 +125,8 @@ def _require_memory(dataset: Dataset, batch_size: int, augmentation: Augmentatio
     if batch_size > most:
         advice = f"give a batch of {most} at most, or a smaller size" if most else "give a smaller size"
         raise DataError(
-            f"batch_size: expected what fits into this machine's memory, got {batch_size} images of {height}x{width} "
-            f"(HxW) at a time, {batch_size * one / 2**30:.1f} GiB; {advice}"
+            f"batch_size: expected a batch that fits into this machine's memory, got {batch_size} images of "
+            f"{height}x{width} (HxW), {batch_size * one / 2**30:.1f} GiB; {advice}"
         )
 
 
@@ -135,11 +137,11 @@ def _dali_is_installed() -> bool:
         return False
 
 
-@functools.cache  # so that it is tried and said once
+@functools.cache  # tried, and reported, only once
 def dali_works(device: str) -> bool:
-    """Whether DALI reads a picture for `device` here, by letting it read one; what keeps it from doing so is said.
+    """Whether DALI can read pictures for `device` here, found by reading one. If it cannot, the reason is logged.
 
-    A library that is there may still not fit the driver, the device or torch, which shows only when it runs.
+    An installed library may still not fit the driver, the device or torch, which shows only when it runs.
     """
     if not _dali_is_installed():
         logging.getLogger("nas.data").warning("DALI is not installed; pictures are read by Pillow and PyTorch instead")

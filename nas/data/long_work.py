@@ -1,4 +1,4 @@
-"""What work that takes long is given: the context of each of its steps, and who hears how far it is."""
+"""Interfaces for long work: the context of each of its steps, and the receiver of its progress."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 Guard = Callable[[], AbstractContextManager[object]]
-"""Gives the context of one step (a batch is made or worked on, a picture drawn), such as
-`nas.latency.machine.lane.shared_on` gives."""
+"""Creates the context of one step (making or using a batch, drawing a picture), as `nas.latency.machine.lane.shared_on`
+does."""
 
 
 class Told(Protocol):
-    """Hears how far work is, as `nas.terminal.Progress` does."""
+    """Receives the progress of long work, as `nas.terminal.Progress` does."""
 
     def over(self, what: str, of: int) -> AbstractContextManager[None]:
-        """Inside, so many images are worked on; 0 of work that cannot be counted."""
+        """Context of work on `of` images; 0 for work that cannot be counted."""
 
     def count(self, more: int) -> None:
-        """So many more are done."""
+        """Report that `more` further images are done."""
 
 
 class Untold:
-    """Where nobody wants to know."""
+    """A `Told` that ignores progress."""
 
     def over(self, what: str, of: int) -> AbstractContextManager[None]:
-        """As `Told` says."""
+        """See `Told`."""
         return nullcontext()
 
     def count(self, more: int) -> None:
-        """As `Told` says."""
+        """See `Told`."""

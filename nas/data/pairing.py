@@ -18,22 +18,22 @@ OTHER_PICTURES = (
     ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm",
     ".tga", ".npy", ".mat", ".exr", ".hdr", ".dng", ".raw",
 )  # fmt: skip
-"""Suffixes of files that are likely pictures or labels, and are not read."""
-MOST_NAMED = 3  # files in a sentence
+"""Suffixes of files that are probably pictures or labels but are not read."""
+MOST_NAMED = 3  # files listed in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The pictures of one folder and its sub-folders."""
+    """The pictures in a folder and its sub-folders."""
 
     files: dict[str, Path]
-    """By path inside the folder, without suffix; composed and decomposed accents are the same name."""
+    """Files by their path inside the folder, without suffix; composed and decomposed accents give the same name."""
     others: dict[str, Path]
-    """Files that look like pictures and are of kinds that are not read, in the same way."""
+    """Files that look like pictures but are of formats that are not read, by the same names."""
 
 
 def root_of(spec: DataSpec, layout: str) -> Path:
-    """The folder of a data set that lies on disk; `layout` says in a few words what must be in it.
+    """The folder of a data set on disk; `layout` says in a few words what it must hold.
 
     Raises: DataError when no root is given, it is not a folder, or a seed is given.
     """
@@ -48,10 +48,10 @@ def root_of(spec: DataSpec, layout: str) -> Path:
 
 
 def pair_folders(images: Path, labels: Path) -> tuple[Split, tuple[str, ...]]:
-    """Pairs images/NAME.jpg or .png with labels/NAME.png by name, sorted by name, in sub-folders too; and what was left
-    out, in sentences.
+    """Pair images/NAME.jpg or .png with labels/NAME.png, sorted by name, sub-folders included. The second value holds
+    sentences for the user about files that were left out.
 
-    Raises: DataError when a folder is missing, a name has only one of the two, or there is no pair at all.
+    Raises: DataError when a folder is missing, an image has no label or the reverse, or there is no pair at all.
     """
     for folder in (images, labels):
         if not folder.is_dir():
@@ -65,9 +65,9 @@ def pair_folders(images: Path, labels: Path) -> tuple[Split, tuple[str, ...]]:
 
 
 def find(folder: Path, suffixes: tuple[str, ...]) -> Listing:
-    """The pictures of a folder and its sub-folders with one of the suffixes; hidden files and folders are left out.
+    """The pictures in a folder and its sub-folders with one of the suffixes; hidden files and folders are left out.
 
-    Raises: DataError when two files differ in the suffix only, or a folder cannot be read.
+    Raises: DataError when two files differ only in their suffix, or a folder cannot be read.
     """
     files: dict[str, Path] = {}
     others: dict[str, Path] = {}
@@ -84,9 +84,9 @@ def find(folder: Path, suffixes: tuple[str, ...]) -> Listing:
 
 
 def pair(images: dict[str, Path], labels: dict[str, Path], image_root: Path, label_root: Path) -> Split:
-    """Joins images and labels that share a key, sorted by key.
+    """Pair images and labels that have the same key, sorted by key.
 
-    Raises: DataError when a key has only one of the two, or there is no pair at all.
+    Raises: DataError when a key has only an image or only a label, or there is no pair at all.
     """
     for name in sorted(images.keys() - labels.keys()):
         hint = _nearly(name, labels)
@@ -105,7 +105,7 @@ def pair(images: dict[str, Path], labels: dict[str, Path], image_root: Path, lab
 
 
 def thin(split: Split, count: int | None) -> Split:
-    """At most `count` pairs, evenly spread: neighbours in a video are alike, so the first ones would show little."""
+    """At most `count` pairs, evenly spread: neighbours in a video are alike, so the first ones would vary little."""
     if count is None or count >= len(split):
         return split
     chosen = [index * len(split) // count for index in range(count)]
@@ -117,7 +117,7 @@ def _pick(paths: tuple[Path, ...], chosen: Iterable[int]) -> tuple[Path, ...]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    """All files, sorted by path, without what is hidden (`.DS_Store`, `._a.png`) or a Mac's archive adds."""
+    """All files, sorted by path, except hidden ones (`.DS_Store`, `._a.png`) and those that a Mac adds to archives."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}); check the folder and its permissions")
@@ -126,19 +126,19 @@ def _walk(folder: Path) -> list[Path]:
     seen = set()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:  # a link that leads back to where it is
+        if real in seen:  # a link to a folder that has been visited
             folders.clear()
             continue
         seen.add(real)
         folders[:] = [each for each in folders if not each.startswith(".") and each != "__MACOSX"]
         found += [Path(place, each) for each in files if not each.startswith(".")]
-        # A folder called a.png would otherwise be looked into and never be spoken of.
+        # A folder called a.png is listed like a file, so that it is refused by name and not silently searched.
         found += [Path(place, each) for each in folders if each.lower().endswith(IMAGE_SUFFIXES)]
     return sorted(found)
 
 
 def _explain_unread(images: Listing, labels: Listing) -> None:
-    """Say why a file that has a partner cannot be that.
+    """Refuse a file that has the name of an image or label but a format that is not read.
 
     Raises: DataError.
     """
@@ -156,7 +156,7 @@ def _explain_unread(images: Listing, labels: Listing) -> None:
 
 
 def _left_out(folder: Path, found: Listing) -> str:
-    """What was not read, in a sentence, or nothing."""
+    """A sentence about the files that were not read; empty if there are none."""
     if not found.others:
         return ""
     names = sorted(path.relative_to(folder).as_posix() for path in found.others.values())
@@ -166,7 +166,7 @@ def _left_out(folder: Path, found: Listing) -> str:
 
 
 def _nearly(name: str, others: dict[str, Path]) -> str:
-    """A name that was likely meant, as the end of a sentence."""
+    """A hint at the name that was probably meant, as the end of a sentence."""
     by_case = [path for other, path in others.items() if other.lower() == name.lower()]
     if by_case:
         return f" (there is {by_case[0].name}: the names differ in capitals)"
@@ -179,8 +179,8 @@ def _nearly(name: str, others: dict[str, Path]) -> str:
 
 
 def _beside(folder: Path) -> str:
-    """The folders that are there in the place of a missing one, as the end of a sentence; without those that a command
-    works in, such as the one that it has just made for its results.
+    """The folders found where one is missing, as the end of a sentence; without the working folders of commands, such
+    as the one just created for results.
     """
     place = next(parent for parent in folder.parents if parent.is_dir())
     folders = [each for each in place.iterdir() if each.is_dir() and not each.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""Pictures of predictions and labels for people to look at."""
+"""Rendering predictions and labels for people to look at."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ GOLDEN_RATIO = 0.618033988749895
 
 
 def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """RGB colours (0..255) that people tell apart."""
+    """RGB colours (0..255) that people can tell apart."""
     return tuple(_distinct_colour(index) for index in range(count))
 
 
 def overlay(
     image: NDArray[np.uint8], label: NDArray[np.uint8], palette: Palette, opacity: float = 0.5
 ) -> NDArray[np.uint8]:
-    """The image (H, W, 3) under the colours of its label (H, W); void leaves the image as it is. uint8 (H, W, 3)."""
+    """The image (H, W, 3) blended with the colours of its label (H, W), uint8 (H, W, 3); void pixels keep the image."""
     assert image.shape == (*label.shape, 3)
     assert 0 <= opacity <= 1
-    # What becomes of each value under each class and, in the last row, under void: quicker than by pixel.
+    # Tables of every value under every class (and, in the last row, under void): quicker than computing each pixel.
     values = np.arange(256)[None, None]  # (1, 1, 256)
     classes = np.asarray(palette, dtype=np.uint8).reshape(-1, 3).T[..., None]  # (3, classes, 1)
     mixed = np.rint((1 - opacity) * values + opacity * classes)

@@ -1,4 +1,4 @@
-"""Which windows of which samples an epoch shows: the part of a loader that DALI and PyTorch share."""
+"""Which windows of which samples an epoch shows: common to the DALI and the PyTorch loader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nas.data.windows import Window, draw, whole
 
 Item = TypeVar("Item")
 ATTEMPTS = 10
-"""Places where a window is looked for that no class fills, as mmsegmentation does."""
+"""Most places tried for a window until no class fills it, as in mmsegmentation."""
 
 
 class EpochPlan:
@@ -35,7 +35,7 @@ class EpochPlan:
         share: Share,
         class_uniform: ClassUniform | None,
     ) -> None:
-        """`threads` decode what is not kept decoded; `share` of each batch is planned."""
+        """`threads` decode the samples that are not stored yet; `share` is this process's part of each batch."""
         assert class_uniform is None or split == "train", "validation shows every picture once"
         self.output = augmentation.crop if augmentation and augmentation.crop else dataset.size
         self._size = dataset.size
@@ -50,14 +50,14 @@ class EpochPlan:
         sizes = [len(part) for part in batches(range(len(self._pairs)), batch_size, join_last=self._train)]
         self._count = len(sizes)  # the same in every epoch, whatever the order
         self.largest_batch = share.most_of(max(sizes))
-        """Samples in the largest share of a batch of an epoch."""
+        """Most samples that any process gets in one batch."""
 
     def __len__(self) -> int:
         return self._count
 
     def epoch(self, number: int, most: int | None = None) -> list[list[Showing]]:
-        """The share of each batch's samples; of the first `most` batches, where that is given. In training every batch
-        has one, which may be empty: processes take their steps together.
+        """This process's samples in each batch; only in the first `most` batches, if given. In training no batch is
+        left out, even if the process has no sample in it: all processes take their steps together.
         """
         count = len(self._pairs)
         if self._train:
@@ -68,9 +68,9 @@ class EpochPlan:
         return [part for part in map(self._share.of, every) if part or self._train]
 
     def samples(self, epoch: int, shown: Sequence[Showing]) -> list[tuple[Pair, Window]]:
-        """Decoded samples and what to show of each.
+        """Decoded samples, each with the window to show.
 
-        Raises: DataError when a file is missing, unreadable or contradicts its partner.
+        Raises: DataError when a file is missing, unreadable or contradicts its counterpart.
         """
         pairs = self._pairs.pairs([each.index for each in shown], self._threads)
         return [(pair, self._window(epoch, each, pair)) for pair, each in zip(pairs, shown, strict=True)]

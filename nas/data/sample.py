@@ -1,4 +1,4 @@
-"""One image with its label: decoded, and what was found in it."""
+"""One image with its label: the decoded pixels, and findings on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One image with its label, as they were decoded."""
+    """Findings on one image with its label."""
 
     label_path: Path
     size: tuple[int, int]
@@ -41,9 +41,9 @@ class Sample:
     convention: Convention
     palette: tuple[tuple[int, tuple[int, int, int]], ...]
     pixels: tuple[int, ...]
-    """Labelled pixels of each class, (C,)."""
+    """Number of labelled pixels of each class, (C,)."""
     values: tuple[int, ...]
-    """Label values that occur, as they are stored."""
+    """Label values that occur, as stored."""
     image_digest: str
     label_digest: str
 
@@ -51,14 +51,14 @@ class Sample:
 def decode_pair(dataset: Dataset, image_path: Path, label_path: Path) -> Pair:
     """Read and decode both files.
 
-    Raises: DataError naming the file that is missing, unreadable, truncated, not of its partner's size, or that holds a
-    label value that is no class.
+    Raises: DataError naming the file that is missing, unreadable, truncated, not of its counterpart's size, or holds a
+    label value that belongs to no class.
     """
     return _decoded(dataset, image_path, read_bytes(image_path), label_path)[0]
 
 
 def decode_sample(dataset: Dataset, image_path: Path, label_path: Path) -> tuple[Pair, Sample]:
-    """The same, and what is in it.
+    """Read and decode both files, and describe their contents.
 
     Raises: DataError as `decode_pair` does.
     """
@@ -79,7 +79,7 @@ def decode_sample(dataset: Dataset, image_path: Path, label_path: Path) -> tuple
 
 
 def pixels_of_classes(dataset: Dataset, label: NDArray[np.uint8]) -> tuple[int, ...]:
-    """How many pixels of a label (H, W) each class has, (C,)."""
+    """Number of pixels of each class in a label (H, W), (C,)."""
     return tuple(np.bincount(label.ravel(), minlength=256)[: dataset.num_classes].tolist())
 
 
@@ -92,7 +92,7 @@ def _decoded(dataset: Dataset, image_path: Path, image_data: bytes, label_path: 
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """Of bytes, in hexadecimal digits."""
+    """Digest of bytes, in hexadecimal digits."""
     hashed = hashlib.blake2b(digest_size=16)
     for part in parts:
         hashed.update(part)

@@ -1,4 +1,4 @@
-"""Which part of every batch a process works on, where several train one network together."""
+"""The part of every batch that a process works on when several train one network together."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 MOST = 1024
-"""Processes that can train together."""
+"""Most processes that can train together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """One of `count` processes that train one network together; by default the only one."""
+    """The share of one of `count` processes that train one network together; by default of the only one."""
 
     rank: int = 0
-    """From 0; the first one writes and speaks for all."""
+    """Number of the process, from 0; process 0 writes files and prints for all."""
     count: int = 1
     machines: tuple[int, ...] = ()
-    """On which machine each of them runs, numbered from 0; empty where all run on this one."""
+    """Number, from 0, of the machine that each process runs on; empty if all run on this one."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.rank < self.count, (self.rank, self.count)
@@ -28,26 +28,26 @@ class Share:
 
     @property
     def machine_count(self) -> int:
-        """How many machines they run on."""
+        """Number of machines that the processes run on."""
         return max(self.machines, default=0) + 1
 
     def stands_for(self, machine: int) -> bool:
-        """Whether it is the first of those on a machine."""
+        """Whether this is the first process on the machine."""
         return self.rank == (self.machines.index(machine) if self.machines else 0)
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is no other process."""
+        """Whether this is the only process."""
         return self.count == 1
 
     def of(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part; those of all are as long as each other, up to one item, and may be empty."""
+        """This process's part of the items. The lengths of all parts differ by at most one; a part may be empty."""
         return list(items[self.rank :: self.count])
 
     def most_of(self, items: int) -> int:
-        """The length of the longest part of so many items."""
+        """Length of the longest part of `items` items."""
         return -(-items // self.count)
 
 
 WHOLE = Share()
-"""That of a process which trains alone."""
+"""The share of a process that trains alone."""

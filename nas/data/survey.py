@@ -1,7 +1,7 @@
-"""What a data set holds: every file decoded once, what is wrong refused by name, what is odd said in a sentence.
+"""Survey of a data set: every file is decoded once, faulty ones are refused by name, and oddities are reported.
 
-What is decoded here is what both loaders show (`nas.data.decoded`): whatever passes can be trained on. What was found
-is remembered with it.
+Files are decoded just as for both loaders (`nas.data.decoded`), so a data set that passes can be trained on. Findings
+are stored with the decoded pictures.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from nas.host.cores import usable_cores
 
 BOTH: tuple[SplitName, ...] = ("train", "validation")
 STRETCHED = 1.5
-"""A picture whose sides are squeezed this much more one way than the other is likely not meant so."""
+"""If one side of a picture is scaled by this factor more than the other, that is probably a mistake."""
 MOSTLY_VOID = 0.5
 NAMES_OF_VOID = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
 FILES_AT_ONCE = 4
-"""For each core, before whoever waits to time a network is let in."""
-MOST_NAMED = 5  # classes or files in a sentence
+"""Files per core that are decoded before a process that waits to time a network gets its turn."""
+MOST_NAMED = 5  # classes or values listed in a message
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What one split holds."""
+    """The contents of one split."""
 
     images: int
     sizes: tuple[tuple[tuple[int, int], int], ...]
-    """Heights and widths in pixels, and how many images have them, the most frequent first."""
+    """Heights and widths in pixels, each with the number of images that have them, the most frequent first."""
     class_pixels: tuple[int, ...]
     class_images: tuple[int, ...]
-    """In how many images each class occurs."""
+    """Number of images in which each class occurs."""
     void_pixels: int
     conventions: tuple[tuple[Convention, int], ...]
-    """How label files hold their values, and how many do."""
+    """The ways in which label files store their values, each with the number of files."""
 
     @property
     def labelled_pixels(self) -> int:
-        """Those of a class."""
+        """Number of pixels that are labelled with a class."""
         return sum(self.class_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a data set holds, and what is odd about it."""
+    """The contents of a data set, and its oddities."""
 
     dataset: Dataset
     splits: tuple[tuple[SplitName, Found], ...]
     notes: tuple[str, ...]
-    """What was left out when it was loaded, and what is odd: sentences for people."""
+    """Sentences for the user: what was left out on loading, and what is odd."""
     fingerprint: Fingerprint
 
 
@@ -75,12 +75,12 @@ def check(
     guard: Guard = nullcontext,
     count: Callable[[int], None] = lambda images: None,
 ) -> Findings:
-    """Opens and decodes every image and label of the splits, and tells what they hold. `guard()` is entered around
-    every few of them, and `count` is told of these.
+    """Decode every image and label of the splits, and report what they hold. `guard()` is entered around every few
+    files, and `count` receives the number of images in them.
 
-    Raises: DataError naming the first file that is missing, unreadable, truncated, not of its partner's size, or that
-    holds a label value that is no class; when a split is empty or holds no labelled pixel; when there are not two
-    classes to tell apart; and when labels are held in ways that contradict each other.
+    Raises: DataError naming the first file that is missing, unreadable, truncated, not of its counterpart's size, or
+    holds a label value that belongs to no class; when a split is empty or holds no labelled pixel; when there are fewer
+    than two classes to tell apart; and when labels store their values in contradictory ways.
     """
     samples = {name: _samples(dataset, name, guard, count) for name in splits}
     found = tuple((name, _found(each)) for name, each in samples.items())
@@ -99,7 +99,7 @@ def check(
 
 
 def class_shares(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.float64]:
-    """Share of each class in the labelled pixels of the train split, (C,).
+    """Share of each class among the labelled pixels of the train split, (C,).
 
     Raises: DataError as `class_pixels` does.
     """
@@ -107,20 +107,20 @@ def class_shares(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.flo
 
 
 def shares_of(pixels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of each class in labelled pixels (images, C), (C,); void counts neither above nor below."""
+    """Share of each class among labelled pixels, (C,), from their numbers per image, (images, C)."""
     return np.asarray(pixels.sum(axis=0) / pixels.sum(), dtype=np.float64)
 
 
 def images_of_classes(pixels: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
-    """Of each class, which images hold some of its labelled pixels (images, C), (C,)."""
+    """For each class, the images that hold it, from the numbers of labelled pixels per image, (images, C)."""
     return tuple(tuple(np.flatnonzero(held).tolist()) for held in pixels.T)
 
 
 def class_pixels(dataset: Dataset, guard: Guard = nullcontext) -> NDArray[np.int64]:
-    """Labelled pixels of each class in each image of the train split, (images, C). Images are not looked at; each label
-    is decoded where nothing is kept of it. `guard()` is entered around every few.
+    """Labelled pixels of each class in each image of the train split, (images, C). Images are not read; labels are
+    decoded unless findings on them are stored. `guard()` is entered around every few.
 
-    Raises: DataError when a label is bad, or all are void everywhere.
+    Raises: DataError when a label is bad, or all labels are void everywhere.
     """
     pairs = _pairs(dataset, "train")
     pixels = np.array(_in_threads(pairs.class_pixels, range(len(pairs)), guard), dtype=np.int64)
@@ -169,22 +169,22 @@ def _require_labels(dataset: Dataset, found: Iterable[tuple[SplitName, Found]], 
         if len(occurring) >= 2:
             return
     only = dataset.classes[min(occurring)]
-    hint = "; 255 means void: save what it stands for as the number of its class" if IGNORE in values else ""
+    hint = "; 255 means void: if it stands for a class, save it as that class's number" if IGNORE in values else ""
     raise DataError(
-        f"{dataset.name}: expected at least two classes in the labels, got '{only}' alone (label values "
+        f"{dataset.name}: expected at least two classes in the labels, got only '{only}' (label values "
         f"{_listed(values)}), which any network gets right{hint or '; check the labels and the class list'}"
     )
 
 
 def _require_one_convention(samples: Sequence[Sample]) -> None:
-    """Grey values that were saved as RGB, in one file, and colours of classes in another, are two ways to read both."""
+    """Refuse grey values saved as RGB in one file and colours of classes in another: each could be read in two ways."""
     first: dict[str, Sample] = {}
     for sample in samples:
         first.setdefault(sample.convention, sample)
     if {"colours", "grey as RGB"} <= first.keys():
         raise DataError(
             f"{first['grey as RGB'].label_path}: expected the colours of the class list as in "
-            f"{first['colours'].label_path}, got grey values that are none of them; save all labels in one way"
+            f"{first['colours'].label_path}, got grey values that are not in it; save all labels in the same way"
         )
 
 
@@ -195,20 +195,20 @@ def _odd_classes(
     missing = {name: {index for index, pixels in enumerate(split.class_pixels) if not pixels} for name, split in found}
     everywhere = set.intersection(*missing.values())
     if everywhere:
-        hint = "; 255 is void: if it stands for one of them, save that as its number" if IGNORE in values else ""
+        hint = "; 255 is void: if it stands for one of them, save it as that class's number" if IGNORE in values else ""
         yield (
             f"no label holds {_names(dataset, everywhere)}; the label values found are {_listed(values)}: "
-            f"are the names in their order, from 0 on?{hint}"
+            f"are the names in the order of the values, from 0 on?{hint}"
         )
-    unsaid = {index for index, name in enumerate(dataset.classes) if name.strip().lower() in NAMES_OF_VOID}
-    if unsaid - everywhere:
+    void = {index for index, name in enumerate(dataset.classes) if name.strip().lower() in NAMES_OF_VOID}
+    if void - everywhere:
         yield (
-            f"the class {_names(dataset, unsaid)} is trained and scored as the others are; if it means void, say so in "
+            f"the class {_names(dataset, void)} is trained and scored like the others; if it means void, list it in "
             "classes.yaml (void: [its name])"
         )
     for name, indices in missing.items():
         if indices - everywhere:
-            scored = "it counts as 0 where a network predicts it, and not at all where none does"
+            scored = "its IoU is 0 if a network predicts it anywhere, and it does not count otherwise"
             consequence = "it cannot be learnt" if name == "train" else scored
             yield f"no label of the {name} split holds {_names(dataset, indices - everywhere)}: {consequence}"
     for name, split in found:
@@ -227,9 +227,9 @@ def _odd_labels(samples: Sequence[Sample]) -> Iterable[str]:
             before, path = seen.setdefault(value, (colour, sample.label_path))
             if before != colour:
                 yield (
-                    f"label value {value} has another colour in the palette of {path} (#{bytes(before).hex()}) than in "
-                    f"that of {sample.label_path} (#{bytes(colour).hex()}): values count, not colours; did a program "
-                    "choose the palettes?"
+                    f"label value {value} has different colours in the palettes of {path} (#{bytes(before).hex()}) and "
+                    f"{sample.label_path} (#{bytes(colour).hex()}): values count, not colours; did a program choose "
+                    "the palettes?"
                 )
                 return
 
@@ -248,7 +248,7 @@ def _odd_images(dataset: Dataset, samples: Sequence[Sample]) -> Iterable[str]:
     if max(ratio, 1 / ratio) > STRETCHED:
         swapped = (size[0] - size[1]) * (wanted[0] - wanted[1]) < 0
         advice = (
-            f"are height and width swapped? they come as HxW: {wanted[1]}x{wanted[0]}" if swapped else "is that meant?"
+            f"are height and width swapped? sizes are HxW: {wanted[1]}x{wanted[0]}" if swapped else "is that intended?"
         )
         yield (
             f"{count} images are {size[0]}x{size[1]} (HxW), networks see them at {wanted[0]}x{wanted[1]}, stretched "
@@ -265,7 +265,7 @@ def _copied(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
         pairs = {(sample.image_digest, sample.label_digest) for sample in telling}
         copies = len(pairs) - len({label for _, label in pairs})
         if copies:
-            yield f"{copies} {name} labels are copies of others, whose images differ: do they belong together?"
+            yield f"{copies} {name} labels are copies of others although their images differ: are the pairs right?"
 
 
 def _shared(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
@@ -305,8 +305,8 @@ def _in_threads(
     guard: Guard,
     count: Callable[[int], None] = lambda items: None,
 ) -> list[Result]:
-    """Results in order, some at a time, each time inside a `guard()`, and `count` is told of them; the first failure in
-    that order is raised. Pillow decodes outside Python's lock.
+    """Results of `work` in the order of `items`. A few items at a time are worked on inside a `guard()`, and `count`
+    receives their number; the first failure in that order is raised. Pillow decodes outside Python's global lock.
     """
     results: list[Result] = []
     cores = usable_cores()
@@ -316,7 +316,7 @@ def _in_threads(
             with guard():
                 try:
                     results += pool.map(work, some)
-                except BaseException:  # Ctrl-C does not wait for the rest either, and none is at work past the guard
+                except BaseException:  # Ctrl-C too: the rest is dropped, and no thread works on past the guard
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
             count(len(some))

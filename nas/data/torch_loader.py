@@ -27,7 +27,7 @@ from nas.data.windows import Window
 
 
 class TorchLoader:
-    """A nas.data.loader.Loader on PyTorch."""
+    """A `nas.data.loader.Loader` based on PyTorch."""
 
     backend: Literal["torch"] = "torch"
 
@@ -46,7 +46,7 @@ class TorchLoader:
         self.waited = Waited()
         self._plan = EpochPlan(dataset, split, batch_size, augmentation, seed, threads, share, class_uniform)
         self._transfer = Transfer(torch.device(device))
-        self._pool = _pool(threads) if threads > 1 else None  # which ends with the loader
+        self._pool = _pool(threads) if threads > 1 else None  # ends with the loader
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -76,17 +76,17 @@ class TorchLoader:
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that compute with one thread of torch each: all pictures of a batch are made at a time, and each of them
-    by as many threads as this process has would be far more than it has cores.
+    """A pool whose threads use one torch thread each: the pictures of a batch are made in parallel, and if each picture
+    used all of this process's torch threads, there would be far more threads than cores.
     """
     usual = torch.get_num_threads()
 
     def begin() -> None:
-        torch.get_num_threads()  # a thread takes over what the process has when it is first asked
+        torch.get_num_threads()  # on its first call a thread adopts the process's setting
         torch.set_num_threads(1)
-        # That is now what the process has, and later threads would take over: one that ends at once puts it back.
+        # This changed the process's setting too, which later threads would adopt: a short-lived thread restores it.
         last = threading.Thread(target=torch.set_num_threads, args=(usual,))
-        with contextlib.suppress(RuntimeError):  # the system has no more threads: then later ones have one each
+        with contextlib.suppress(RuntimeError):  # no thread can be started: later ones then use one torch thread
             last.start()
             last.join()
 

@@ -1,4 +1,4 @@
-"""Batches on their way to a device: out of pinned memory, beside the steps that are under way there."""
+"""Copying batches to a device: from pinned memory, concurrently with the steps that run there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Transfer:
-    """Brings batches to a device. On the CPU they stay where they are."""
+    """Copies batches to a device. On the CPU they stay where they are."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -18,19 +18,19 @@ class Transfer:
         self.stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]  # as torch has it
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Memory to fill with what goes there, pinned for a GPU. Torch gives it to nobody else before it is copied."""
+        """A tensor to fill and copy to the device, pinned for a GPU. Torch keeps its memory until the copy."""
         return torch.empty(*shape, dtype=dtype, pin_memory=self.stream is not None)
 
     def to_device(self, filled: Tensor) -> Tensor:
-        """It on the device; on a GPU after what was queued `beside` before, and not waited for."""
+        """The tensor on the device; on a GPU the copy is queued behind earlier ones made `beside`, not waited for."""
         return filled.to(self.device, non_blocking=True)
 
     def beside(self) -> AbstractContextManager[object]:
-        """Inside, what is queued on a GPU waits for no step that is under way, until `arrived`."""
+        """Context in which work queued on a GPU does not wait for the steps that run there, until `arrived`."""
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def arrived(self, *batch: Tensor) -> None:
-        """Wait for what was queued, which may not outlive a guard; steps may work on the `batch` then."""
+        """Wait for the queued work, which must not outlive a guard; after that, steps may use the `batch`."""
         if self.stream is not None:
             self.stream.synchronize()
             for each in batch:

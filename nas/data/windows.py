@@ -1,8 +1,8 @@
-"""Where augmentation is drawn: a pure function of seed, epoch and sample, so that a run resumes without state.
+"""Random draws of augmentation: a pure function of seed, epoch and sample, so that a run resumes without state.
 
-A Window is all that a loader needs to know about one sample; DALI and PyTorch only carry it out. The order of the
-steps is: cut the window out (outside the image: MEAN for the image, void for the label), resize it (bilinear with
-antialiasing; nearest for the label), flip, then hue and saturation, then contrast and brightness.
+A Window is all that a loader needs to know about one sample; DALI and PyTorch only apply it. The order of the steps is:
+cut the window out (outside the image: MEAN for the image, void for the label), resize it (bilinear with antialiasing;
+nearest for the label), flip, then hue and saturation, then contrast and brightness.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from nas.data.augmentation import Augmentation
 from nas.data.dataset import MEAN, STD
 
 ORDER, WINDOW, CLASSES, PIXEL, COLOUR, ELSEWHERE = range(6)
-"""First words of the kinds of random streams, so that they never coincide."""
+"""First seed word of each kind of random stream, so that two kinds never coincide."""
 
 LUMA = np.array([0.299, 0.587, 0.114])
 BLUE_AND_RED = np.array([0.492 * (np.array([0, 0, 1]) - LUMA), 0.877 * (np.array([1, 0, 0]) - LUMA)])  # (2, 3)
-"""Luma of RGB, and the two axes of colour beside it (YUV, ITU-R BT.601)."""
+"""The luma of RGB, and the two chroma axes (YUV, ITU-R BT.601)."""
 
 PADDING = tuple(round(255 * value) for value in MEAN)
-"""Grey values outside the image: the mean colour, so about 0 (within 0.01) once normalised."""
+"""RGB values outside the image: the mean colour, so about 0 (within 0.01) once normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What is cut out of one image, in pixels of its file, and what happens to it."""
+    """The part of one image to cut out, in pixels of its file, and how to transform it."""
 
     top: int
     left: int
@@ -39,11 +39,11 @@ class Window:
     offset: tuple[float, ...] = (0.0, 0.0, 0.0)
     """value -> gain * value + offset, for RGB values in 0..1: contrast and brightness together."""
     colour: tuple[tuple[float, ...], ...] | None = None
-    """The matrix (3, 3) that RGB values are multiplied by before: hue and saturation together; None leaves them."""
+    """Matrix (3, 3) that RGB values are multiplied by before that: hue and saturation together; None: no change."""
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What to subtract from grey values 0..255 before dividing by `std`: normalisation and colour in one step."""
+        """What to subtract from values 0..255 before dividing by `std`: normalisation, gain and offset in one step."""
         return tuple(255 * (mean - offset) / self.gain for mean, offset in zip(MEAN, self.offset, strict=True))
 
     @property
@@ -53,7 +53,7 @@ class Window:
 
 
 def whole(source: tuple[int, int]) -> Window:
-    """The image as it is; `source` is its height and width."""
+    """The whole image, unchanged; `source` is its height and width."""
     return Window(top=0, left=0, height=source[0], width=source[1])
 
 
@@ -71,12 +71,12 @@ def draw(
     """The window of showing `number` in `epoch`.
 
     `source` is the height and width of the file, `size` those at which networks see the whole picture; crop and
-    shift count in pixels of `size`. Scale 2 shows things twice as large. A window smaller than the image lies
-    anywhere inside it; a larger one contains it anywhere; the shift may then push it over the edge. One that is
-    `holding` a pixel of the file, its row and column, lies anywhere of that where it does. Another `attempt` is the
-    same elsewhere.
+    shift are in pixels of `size`. Scale 2 shows objects twice as large. A window smaller than the image lies anywhere
+    inside it, a larger one anywhere around it; the shift may then move it beyond the edge. With `holding`, the row and
+    column of a pixel of the file, only positions that contain this pixel are drawn. Another `attempt` gives the same
+    window at another position.
     """
-    # All numbers are drawn whatever is used, so that switching one augmentation leaves the others as they were.
+    # All numbers are drawn even if unused, so that switching one augmentation leaves the others unchanged.
     numbers = np.random.default_rng([WINDOW, seed, epoch, number]).random(8).tolist()
     across, down, zoom, side, light, spread, *shift = numbers
     if attempt:
@@ -110,7 +110,7 @@ def order(samples: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
 
 
 def _scale_factor(augmentation: Augmentation, place: float) -> float:
-    """That of a place in 0..1 of all that may be drawn."""
+    """The scale factor at `place`, in 0..1, of the distribution."""
     if augmentation.scale_sampling == "listed":
         return augmentation.scale[int(place * len(augmentation.scale))]
     low, high = augmentation.scale
@@ -124,7 +124,7 @@ def _scale_factor(augmentation: Augmentation, place: float) -> float:
 
 
 def _colour(augmentation: Augmentation, stream: list[int]) -> tuple[tuple[float, ...], ...] | None:
-    """The matrix of a hue and a saturation that are drawn; it leaves grey and every luma as they are."""
+    """The matrix of a random hue and saturation; it leaves grey, and the luma of every colour, unchanged."""
     if not augmentation.saturation and not augmentation.hue_degrees:
         return None
     turn, spread = (2 * np.random.default_rng(stream).random(2) - 1).tolist()
@@ -132,8 +132,8 @@ def _colour(augmentation: Augmentation, stream: list[int]) -> tuple[tuple[float,
 
 
 def turned(degrees: float, saturation: float) -> tuple[tuple[float, ...], ...]:
-    """The matrix (3, 3) for RGB values that turns colours around grey, from red to green, and multiplies their distance
-    from it.
+    """Matrix (3, 3) for RGB values that rotates colours around grey, from red to green, and multiplies their distance
+    from grey by `saturation`.
     """
     angle = np.radians(degrees)
     turn = saturation * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -143,8 +143,8 @@ def turned(degrees: float, saturation: float) -> tuple[tuple[float, ...], ...]:
 
 
 def _position(source: int, length: int, moved: int, place: float, held: int | None) -> int:
-    """Where a window of a length begins along an axis: equally likely anywhere in the source, or around it where it is
-    longer, then moved; with a pixel that is held, only where it has that.
+    """Start of a window of `length` along an axis: uniform inside the source, or around it if the window is longer,
+    then moved; with a pixel `held`, only positions that contain it.
     """
     low, high = sorted((0, source - length))
     low, high = low + moved, high + moved

@@ -1,9 +1,9 @@
-"""Draws the scenes that its input names, for `nas.data.drawing`.
+"""Draw the scenes that are requested on standard input, for `nas.data.drawing`.
 
     python -m nas.data.scenery HEIGHT WIDTH PARENT
 
-A line of the input has the numbers that a scene's generator is seeded with. To the output goes for each a line with two
-numbers, followed by as many bytes of a JPEG file and of a PNG file with the labels.
+Each line of the input holds the numbers that seed a scene's random generator. For each scene, the output holds a line
+with two numbers, followed by that many bytes of a JPEG file and of a PNG file with the labels.
 """
 
 from __future__ import annotations

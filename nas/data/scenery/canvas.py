@@ -1,8 +1,8 @@
 """A pinhole camera above a flat ground, a depth buffer, and upright surfaces with patterns.
 
 World coordinates are metres: x to the right of the camera, up from the ground, ahead along the viewing direction.
-Everything that stands is one or more upright rectangles; its pattern answers colour and shape for points given as
-metres along the rectangle and above the ground, so perspective and occlusion come out exact.
+Every standing object consists of upright rectangles. A rectangle's pattern gives colour and shape at points in metres
+along the rectangle and above the ground, so perspective and occlusion are exact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAR = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """Lengths in pixels of the (supersampled) canvas, heights in metres."""
+    """A pinhole camera. Lengths are in pixels of the (supersampled) canvas, heights above the ground in metres."""
 
     height_pixels: int
     width_pixels: int
@@ -34,9 +34,9 @@ class Camera:
     horizon_pixels: float
     centre_pixels: float
     eye: float
-    """Metres above the ground."""
+    """Height above the ground in metres."""
     bend: float
-    """How the street curves: it is shifted by bend * ahead^2 metres."""
+    """Curvature of the street, which is shifted sideways by bend * ahead^2 metres."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +53,23 @@ class Surface:
     grain: Grain
 
     def fine(self, metres: float) -> Floats:
-        """1 where details of this size still show, fading to 0 where they would only flicker."""
+        """1 where details of this size are visible, fading to 0 where they would only flicker."""
         fading: Floats = np.clip(2.0 - self.distance / (metres * 180.0), 0.0, 1.0)  # (1, w)
         return fading
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paint:
-    """What a pattern answers."""
+    """What a pattern returns."""
 
     colour: Floats
     """(h, w, 3), 0..1."""
     shape: NDArray[np.bool_]
-    """(h, w): where the thing is, and thus its label."""
+    """(h, w), where the object is, and thus its label."""
     cover: NDArray[np.bool_] | None = None
-    """(h, w): where its colour hides others; None is `shape`."""
+    """(h, w), where its colour hides what is behind it; None: everywhere in `shape`."""
     glow: Floats | None = None
-    """(h, w, 3) light of its own."""
+    """(h, w, 3), light that it emits; None: none."""
 
 
 Pattern = Callable[[Surface], Paint]
@@ -100,7 +100,7 @@ class Grain:
 
 
 class Canvas:
-    """Colour, own light, depth and label of every pixel."""
+    """Colour, emitted light, depth and label of every pixel."""
 
     def __init__(self, camera: Camera, grain: Grain) -> None:
         shape = (camera.height_pixels, camera.width_pixels)
@@ -111,7 +111,7 @@ class Canvas:
         self.depth: Floats = np.full(shape, FAR, dtype=np.float32)
         self.label: NDArray[np.uint8] = np.zeros(shape, dtype=np.uint8)
         rows, columns = (np.arange(length, dtype=np.float32) for length in shape)
-        self._below = (rows - camera.horizon_pixels)[:, None]  # the horizon, (h, 1)
+        self._below = (rows - camera.horizon_pixels)[:, None]  # rows below the horizon, (h, 1)
         self._slope = ((columns - camera.centre_pixels) / camera.focal_pixels)[None]  # of each column's ray, (1, w)
 
     def stand(
@@ -122,10 +122,10 @@ class Canvas:
         label: int,
         brightness: float = 1.0,
     ) -> None:
-        """Paints an upright rectangle between two points (x, ahead) on the ground, from one height to another.
+        """Paint an upright rectangle between two points (x, ahead) on the ground, from one height to another.
 
-        What lets the background through must come after what is behind it; otherwise the order does not matter, and
-        near things first is fastest.
+        Rectangles that let the background through must be painted after what is behind them. Otherwise the order does
+        not matter, and near to far is fastest.
         """
         camera = self.camera
         visible = _clip(ends)
@@ -144,7 +144,7 @@ class Canvas:
         part = (slope * z0 - x0) / np.where(np.abs(across) < 1e-6, 1e-6, across)
         distance = (z0 + part * (z1 - z0)).astype(np.float32)
         nearer = (part >= 0) & (part <= 1) & (distance > NEAR) & (distance < self.depth[rows, columns])
-        # Most of a street is hidden: heights and patterns are worked out only where something of them may show.
+        # Most of a street is hidden: heights and patterns are computed only where they may be visible.
         near = _extent(np.any(nearer, axis=0))
         if near is None:
             return
@@ -185,12 +185,12 @@ class Canvas:
 
 
 def tint(colour: Colour, amount: Floats) -> Floats:
-    """A colour times an (h, w) brightness, (h, w, 3)."""
+    """A colour times a brightness (h, w), (h, w, 3)."""
     return amount[..., None] * np.asarray(colour, dtype=np.float32)
 
 
 def _clip(ends: tuple[tuple[float, float], tuple[float, float]]) -> list[tuple[float, float]] | None:
-    """The ends of the part that lies ahead of NEAR."""
+    """The ends of the part that lies ahead of NEAR; None if there is none."""
     (x0, z0), (x1, z1) = ends
     if max(z0, z1) <= NEAR:
         return None

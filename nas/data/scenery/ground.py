@@ -1,4 +1,4 @@
-"""The ground of a street: which points are road, pavement or grass, how they look, and where shadow falls."""
+"""The ground of a street: which points are road, pavement or grass, how they look, and where shadows fall."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Ground:
 
     kerbs: tuple[float, float]
     walls: tuple[float, float]
-    """Where the pavements end."""
+    """x where the left and the right pavement end."""
     side_roads: tuple[tuple[int, float, float], ...]
     """Side (-1 left, 1 right), first and last metre ahead."""
     grass: tuple[bool, bool]
-    """Whether it is green behind the pavement on the left and on the right; else paved."""
+    """Whether there is grass behind the left and the right pavement; otherwise the ground is paved."""
     road: Colour
     pavement: Colour
     slab: float
-    """Metres between the joints of the pavement; 0 is asphalt."""
+    """Metres between the joints of the pavement; 0: asphalt."""
     yellow_lines: bool
     centre_line: tuple[float, float] | None
-    """Metres of dash and gap; None is no line."""
+    """Lengths of dash and gap in metres; None: no line."""
     crossing: float | None
-    """Where a zebra crossing begins, metres ahead."""
+    """Metres ahead at which a zebra crossing begins; None: no crossing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class Shadows:
     """Where the sun does not reach the ground."""
 
     side: int
-    """Side that the sun shines from: -1, 1, or 0 for none."""
+    """Side that the sun shines from: -1 left, 1 right, 0 no sun."""
     reach: tuple[Floats, Floats]
-    """Metres that the shadow of the left and right row of houses reaches into the street, per metre ahead."""
+    """How far, in metres, the shadows of the left and right houses reach into the street; one entry per metre ahead."""
     spots: tuple[tuple[float, float, float, float, float], ...]
     """x, ahead, half width, half length, depth (0..1) of soft shadows under cars, people and trees."""
     strength: float
@@ -63,7 +63,7 @@ class Shadows:
 
 
 def paint_ground(canvas: Canvas, ground: Ground, shadows: Shadows) -> None:
-    """Road, pavements and what lies beyond them, with the houses' shadows on them."""
+    """Paint road, pavements and the ground beyond them, shadows included."""
     camera = canvas.camera
     first = max(int(np.ceil(camera.horizon_pixels + camera.focal_pixels * camera.eye / DEPTH_METRES)), 0)
     if first >= camera.height_pixels:

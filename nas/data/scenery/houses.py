@@ -1,4 +1,4 @@
-"""Patterns of what lines a street: buildings, fences, garden walls."""
+"""Patterns of buildings, fences and garden walls."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Facade:
     tall: float
     storey: float
     bay: float
-    """From window to window."""
+    """Distance from window to window."""
     window: tuple[float, float]
     """Width and height as shares of bay and storey."""
     shop: Colour | None
     """Colour of a shop sign above a glazed ground floor."""
     lit: float
-    """Share of windows that shine (at night)."""
+    """Share of windows that are lit (at night)."""
     seed: float
 
 
 def brickwork(surface: Surface, colour: Colour) -> Floats:
-    """Courses of bricks with joints where they can still be seen, (h, w, 3). Garden walls are built of it as well."""
+    """Courses of bricks with joints where these are visible, (h, w, 3); used for houses and garden walls."""
     course = np.floor(surface.up / 0.16)
     joint = ((surface.up / 0.16) % 1.0 < 0.16) | ((surface.along / 0.4 + 0.5 * (course % 2)) % 1.0 < 0.09)
     uneven = 0.72 + 0.5 * surface.grain.at(surface.along, surface.up, 24.0)
@@ -43,7 +43,7 @@ def plaster(surface: Surface, colour: Colour) -> Floats:
 
 
 def building(facade: Facade) -> Pattern:
-    """A front with its windows, shop and roof edge; some windows shine where the facade is lit."""
+    """A front with windows, shop and roof edge; a share `facade.lit` of the windows shines."""
 
     def pattern(surface: Surface) -> Paint:
         along, up = surface.along + facade.seed, surface.up
@@ -78,7 +78,7 @@ def building(facade: Facade) -> Pattern:
 
 
 def garden_wall(colour: Colour) -> Pattern:
-    """A low wall of the same bricks as houses: only its height and what is behind it tell that it is a fence."""
+    """A low wall of the same bricks as houses: only height and background show that it is a fence."""
 
     def pattern(surface: Surface) -> Paint:
         return Paint(colour=brickwork(surface, colour), shape=np.ones(surface.up.shape, dtype=bool))
@@ -87,7 +87,7 @@ def garden_wall(colour: Colour) -> Pattern:
 
 
 def rendered_wall(colour: Colour) -> Pattern:
-    """A low wall, plastered as some houses are."""
+    """A low wall, plastered like some houses."""
 
     def pattern(surface: Surface) -> Paint:
         return Paint(colour=plaster(surface, colour), shape=np.ones(surface.up.shape, dtype=bool))
@@ -109,7 +109,7 @@ def boards(colour: Colour, width: float) -> Pattern:
 
 
 def railings(colour: Colour, tall: float, spacing: float) -> Pattern:
-    """Bars that one looks through; all of it is fence, also between the bars."""
+    """Bars with see-through gaps; the gaps are labelled as fence too."""
 
     def pattern(surface: Surface) -> Paint:
         bar = (surface.along / spacing) % 1.0 < 0.28

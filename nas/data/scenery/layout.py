@@ -1,4 +1,4 @@
-"""What stands where in a street. Each function adds to the Street; distances are metres ahead of the camera."""
+"""Placing objects in a street. Each function adds to the Street; distances are in metres ahead of the camera."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from nas.data.scenery.stage import (
 )
 
 END = 130.0
-"""Where the houses stop; the backdrop closes the view."""
+"""Distance at which the houses end; beyond it there is only the backdrop."""
 
 
 def line_the_street(street: Street) -> tuple[bool, bool]:
-    """Houses, fences, gardens and side roads; answers whether it is green behind the left and the right pavement."""
+    """Add houses, fences, gardens and side roads; returns whether there is grass behind the left and right pavement."""
     rng = street.rng
     green = []
     for side in (-1, 1):
@@ -71,7 +71,7 @@ def _house(street: Street, side: int, back: float, start: float, end: float) -> 
     front = (street.walls[0] if side < 0 else street.walls[1]) + side * back
     pattern, light = houses.building(facade), street.facade_light(side)
     street.add(((front, start), (front, end)), (0.0, tall), pattern, BUILDING, light)
-    # The end wall that faces the camera; its far corner lies wherever the neighbour or the garden hides it.
+    # The end wall that faces the camera; its far corner is hidden by the neighbour or the garden.
     street.add(((front, start), (front + side * 9.0, start)), (0.0, tall), pattern, BUILDING, 0.85)
     shade = street.reach[0 if side < 0 else 1]
     shade[max(int(start), 0) : max(int(end), 0)] = max(tall * float(rng.uniform(0.7, 0.9)) - back, 0.0)
@@ -123,7 +123,7 @@ def _tree(street: Street, x: float, ahead: float) -> None:
 
 
 def furnish(street: Street) -> None:
-    """Lamp posts, traffic signs and lights, bollards, bins and street trees along both kerbs."""
+    """Add lamp posts, traffic signs and lights, bollards, bins and street trees along both kerbs."""
     rng = street.rng
     lamp_side, lamp_step = int(rng.choice([-1, 1])), float(rng.uniform(18, 32))
     ahead = float(rng.uniform(4, 16))
@@ -186,7 +186,7 @@ def _traffic_light(street: Street, x: float, ahead: float) -> None:
 
 
 def populate(street: Street) -> None:
-    """Cars that stand and drive, people on foot and on bicycles."""
+    """Add parked and moving cars, and people on foot and on bicycles."""
     rng = street.rng
     busy = float(rng.uniform(0.2, 1.0))
     for side, kerb in zip((-1, 1), street.kerbs, strict=True):
@@ -211,7 +211,7 @@ def populate(street: Street) -> None:
 
 
 def _near(street: Street, first: float, last: float) -> float:
-    """A distance; near ones are as likely as far ones seem to be, so that sizes in the picture vary evenly."""
+    """A random distance, uniform in its logarithm, so that sizes in the picture vary evenly."""
     return float(first * (last / first) ** street.rng.random())
 
 

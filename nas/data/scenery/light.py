@@ -1,4 +1,4 @@
-"""From colours to a photograph: sky, haze, night and its lamps, exposure and the camera's faults."""
+"""Turning colours into a photograph: sky, haze, night and its lamps, exposure and the camera's imperfections."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nas.data.scenery.canvas import FAR, Camera, Canvas, Colour, Floats
 
 @dataclass(frozen=True, kw_only=True)
 class Weather:
-    """What the sky, the light and the air of a picture are like."""
+    """Sky, light and air of a picture."""
 
     night: bool
     sun_side: int
-    """Side the sun shines from: -1 left, 1 right, 0 behind clouds."""
+    """Side that the sun shines from: -1 left, 1 right, 0 behind clouds."""
     sky_top: Colour
     sky_bottom: Colour
     clouds: float
@@ -27,11 +27,11 @@ class Weather:
     cast: Colour
     """Colour of the light."""
     noise: float
-    """Standard deviation of the sensor's noise, share of full scale."""
+    """Standard deviation of the sensor's noise, as a share of full scale."""
 
 
 def draw_weather(rng: np.random.Generator) -> Weather:
-    """Clear, cloudy, dusk or night."""
+    """Random weather: clear, cloudy, dusk or night."""
     kind = rng.choice(["clear", "cloudy", "dusk", "night"], p=[0.38, 0.32, 0.14, 0.16])
     grey = float(rng.uniform(0.55, 0.9))
     top, bottom = {
@@ -55,7 +55,7 @@ def draw_weather(rng: np.random.Generator) -> Weather:
 
 
 def paint_sky(canvas: Canvas, weather: Weather, rng: np.random.Generator) -> None:
-    """The sky and its clouds, down to a little below the horizon."""
+    """Paint the sky and its clouds, down to a little below the horizon."""
     camera = canvas.camera
     rows = min(int(camera.horizon_pixels) + 8, camera.height_pixels)
     ys = np.arange(rows, dtype=np.float32)[:, None]
@@ -75,7 +75,7 @@ def photograph(
     canvas: Canvas, weather: Weather, lamps: list[tuple[float, float, float]], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """The finished picture at half the canvas's size, uint8 (H, W, 3)."""
-    # The canvas's extra pixels have served to smooth the edges; light varies slowly, so half of them are enough.
+    # The canvas has twice the size to smooth edges; light varies slowly, so it is computed at the final size.
     lit, glow, depth = _half(canvas.colour), _half(canvas.glow), canvas.depth[::2, ::2]
     solid = depth < FAR
     haze = np.where(solid, 1.0 - np.exp(-depth / weather.haze_metres), 0.0)

@@ -1,4 +1,4 @@
-"""A street being furnished: what stands in it so far, its shadows and lamps, and the colours to pick from."""
+"""A street while objects are placed in it: the objects so far, their shadows and lamps, and colours to pick from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIGNS: tuple[Colour, ...] = ((0.72, 0.06, 0.06), (0.06, 0.20, 0.60), (0.05, 0.35
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """Something upright between two points (x before the street's bend, ahead)."""
+    """An upright rectangle between two points (x before the street's bend, ahead)."""
 
     ends: tuple[tuple[float, float], tuple[float, float]]
     height: tuple[float, float]
@@ -39,11 +39,11 @@ class Item:
     label: int
     brightness: float = 1.0
     solid: bool = True
-    """Whether it hides all that is behind it."""
+    """Whether it hides everything behind it."""
 
 
 class Street:
-    """Collects what stands in the street, together with the shadows and lamps that come with it."""
+    """Collects the objects in a street, with their shadows and lamps."""
 
     def __init__(self, rng: np.random.Generator, weather: Weather) -> None:
         self.rng = rng
@@ -74,17 +74,17 @@ class Street:
         *,
         solid: bool = True,
     ) -> None:
-        """Puts up an upright rectangle; see Item."""
+        """Add an upright rectangle; see Item."""
         self.items.append(
             Item(ends=ends, height=height, pattern=pattern, label=label, brightness=brightness, solid=solid)
         )
 
     def facing(self, x: float, ahead: float, width: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The ends of something that turns its face to the camera."""
+        """The ends of a rectangle that faces the camera."""
         return (x - width / 2, ahead), (x + width / 2, ahead)
 
     def facade_light(self, side: int) -> float:
-        """Brightness of house fronts on one side: those on the sun's side look away from it."""
+        """Brightness of the house fronts on one side; those on the sun's side face away from it."""
         if self.weather.sun_side == 0:
             return 0.92
         return 0.58 if side == self.weather.sun_side else 1.12

@@ -1,4 +1,4 @@
-"""One street: the picture and the label of it."""
+"""A complete street scene: its picture and its label."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray
 
 
 def _painting_order(items: list[Item]) -> list[Item]:
-    """Solid things from near to far, so that hidden ones cost nothing; then what one sees through, from far to near."""
+    """Solid objects from near to far, so that hidden ones cost nothing; then see-through ones from far to near."""
     by_distance = sorted(items, key=lambda item: item.ends[0][1] + item.ends[1][1])
     return [item for item in by_distance if item.solid] + [item for item in reversed(by_distance) if not item.solid]
 
 
 def _ground(street: Street, grass: tuple[bool, bool]) -> Ground:
-    """Road and pavement are greys from the same range: where they lie tells them apart, not their colour."""
+    """The ground of a street. Road and pavement are greys from the same range: only their position tells them apart."""
     rng = street.rng
     road, pavement = rng.uniform(0.26, 0.46), rng.uniform(0.28, 0.52)
     warm = float(rng.normal(0.0, 0.012))
@@ -69,7 +69,7 @@ def _ground(street: Street, grass: tuple[bool, bool]) -> Ground:
 
 
 def _backdrop(canvas: Canvas, street: Street) -> None:
-    """Trees and roofs far away, wherever the street leaves the horizon open."""
+    """Paint distant trees and roofs wherever the street leaves the horizon open."""
     rng = street.rng
     for distance, label, colour, tall in (
         (330.0, BUILDING, (0.42, 0.42, 0.45), 22.0),
@@ -83,14 +83,14 @@ def _backdrop(canvas: Canvas, street: Street) -> None:
 
 
 def _vote(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Half the size: the value that most of each 2x2 pixels have; of two equal halves the one with the first pixel."""
+    """The label at half the size: the most frequent value of each 2x2 pixels; in a tie, that of the first pixel."""
     first, second, third, fourth = label[::2, ::2], label[::2, 1::2], label[1::2, ::2], label[1::2, 1::2]
     others = np.where((second == third) | (second == fourth), second, np.where(third == fourth, third, first))
     return np.where((first == second) | (first == third) | (first == fourth), first, others).astype(np.uint8)
 
 
 def _with_bonnet(picture: NDArray[np.uint8], label: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Now and then the own car's bonnet, which is void: drawn into the picture, and into the label returned."""
+    """In some scenes, draw the bonnet of the camera's car into the picture; returns the label, where it is void."""
     if rng.random() > 0.15:
         return label
     height, width = label.shape

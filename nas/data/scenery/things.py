@@ -1,4 +1,4 @@
-"""Patterns of what stands or moves in a street. Sizes in metres; each function answers a Pattern."""
+"""Patterns of objects that stand or move in a street. Sizes are in metres; each function returns a Pattern."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GLASS: Colour = (0.10, 0.12, 0.14)
 
 
 def plain(colour: Colour) -> Pattern:
-    """A post, a board: one colour, slightly uneven, rounded by shade towards its right edge."""
+    """A post or board: one colour, slightly uneven, darker towards its right edge so that it looks round."""
 
     def pattern(surface: Surface) -> Paint:
         uneven = 0.85 + 0.3 * surface.grain.at(surface.along, surface.up, 60.0)
@@ -58,7 +58,7 @@ def sign(kind: str, colour: Colour, middle: float) -> Pattern:
 
 
 def traffic_light(bottom: float, lit: int) -> Pattern:
-    """A black box with three lamps, the one called `lit` shining (0 red, 1 amber, 2 green)."""
+    """A black box with three lamps, of which number `lit` shines (0 red, 1 amber, 2 green)."""
     colours: tuple[Colour, ...] = ((1.0, 0.12, 0.08), (1.0, 0.65, 0.1), (0.1, 0.95, 0.5))
 
     def pattern(surface: Surface) -> Paint:
@@ -104,7 +104,7 @@ def hedge(colour: Colour, height: float) -> Pattern:
 
 
 def person(tall: float, top: Colour, legs: Colour, skin: Colour, stride: float) -> Pattern:
-    """Somebody on foot, `tall` metres, standing on the ground in the middle of the surface."""
+    """A pedestrian, `tall` metres, standing on the ground in the middle of the surface."""
 
     def pattern(surface: Surface) -> Paint:
         x, y = surface.along - surface.length / 2, surface.up / tall
@@ -115,7 +115,7 @@ def person(tall: float, top: Colour, legs: Colour, skin: Colour, stride: float) 
 
 
 def rider(tall: float, top: Colour, legs: Colour, skin: Colour, frame: Colour, *, sideways: bool) -> Pattern:
-    """The same body on a bicycle, seen along it or from the side; together they are a bicyclist."""
+    """A person on a bicycle, seen end-on or from the side; person and bicycle together are the bicyclist."""
 
     def pattern(surface: Surface) -> Paint:
         x, y = surface.along - surface.length / 2, (surface.up - 0.2) / tall
@@ -157,7 +157,7 @@ def _near_line(x: Floats, y: Floats, start: tuple[float, float], end: tuple[floa
 def _body(
     surface: Surface, x: Floats, y: Floats, tall: float, top: Colour, legs: Colour, skin: Colour, leg: Mask
 ) -> Paint:
-    """Head, trunk and arms at heights `y` (0 feet, 1 crown of the head), and given legs."""
+    """Head, trunk and arms at heights `y` (0 feet, 1 crown of the head), with the legs in the mask `leg`."""
     head = np.hypot(x, (y - 0.93) * tall) < 0.125
     trunk = (y > 0.46) & (y < 0.84) & (np.abs(x) < 0.15 + 0.13 * np.clip((y - 0.46) / 0.3, 0, 1))
     arms = (y > 0.45) & (y < 0.8) & (np.abs(np.abs(x) - 0.27) < 0.055)
@@ -169,7 +169,7 @@ def _body(
 
 
 def car_end(body: Colour, tall: float, night: bool, *, front: bool) -> Pattern:
-    """A car from before or behind: wheels, body with lamps and plate, window."""
+    """A car from the front or the back: wheels, body with lamps and number plate, window."""
 
     def pattern(surface: Surface) -> Paint:
         half = surface.length / 2

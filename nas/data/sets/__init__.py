@@ -1,6 +1,8 @@
-"""One file per data set. The file's name is the data set's name; it offers `load(spec) -> Dataset`, and
-where there is a test split `load_test(spec) -> Split | None`, None where that is not among the files. Where pictures
-have to be made before they can be loaded, `prepare(spec, guard, told)` does so, as `nas.data.dataset.load` says.
+"""One module per data set, named after it.
 
-Other packages bring data sets through the entry points `framebudget.data_sets` (see `space.extensions`).
+Each module has `load(spec) -> Dataset`. One with a test split also has `load_test(spec) -> Split | None`, which returns
+None if the files do not include it. One whose pictures have to be made before they can be loaded has
+`prepare(spec, guard, told)`, whose arguments are those of `nas.data.dataset.load`.
+
+Other packages add data sets through the entry points `framebudget.data_sets` (see `space.extensions`).
 """

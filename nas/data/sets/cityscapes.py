@@ -31,11 +31,11 @@ CATEGORIES = (
 )  # fmt: skip
 """The category of each class."""
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The labelIds value of each class, which the benchmark's server takes; the other values up to 33 are void, and so is
+"""The labelIds value of each class, which the benchmark's server expects; the other values up to 33 are void, and so is
 255 (-1, licence plates)."""
 LAST_LABEL_ID = 33
 SHOWN = "[!.]*"
-"""Names of what is not hidden, as a Mac's `._a.png` on other disks."""
+"""Glob of names that are not hidden, unlike the `._a.png` that a Mac writes to other disks."""
 TRAIN_IDS = "_gtFine_labelTrainIds.png"
 
 
@@ -64,7 +64,7 @@ def load(spec: DataSpec) -> Dataset:
 
 
 def load_test(spec: DataSpec) -> Split | None:
-    """The test split; None where it is not there.
+    """The test split; None if there is none.
 
     Raises: DataError when a picture has no label or the reverse.
     """

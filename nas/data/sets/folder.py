@@ -4,9 +4,9 @@
     classes.yaml                or this: classes: [road, car]; optionally void: 9 and colours: ["#804080", "#00008e"]
     train/images  train/labels  NAME.jpg or NAME.png, and NAME.png of 8-bit grey or palette values; sub-folders are read
     val/images    val/labels
-    test/images   test/labels   where there are some, which only `nas evaluate --split test` looks at
+    test/images   test/labels   optional; only `nas evaluate --split test` reads them
 
-The label value 255 is void, and so are the values and classes that classes.yaml says; docs/data.md has all of it.
+The label value 255 is void, and so are the values and classes that classes.yaml lists as void; see docs/data.md.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from nas.data.pairing import pair_folders, root_of, thin
 
 
 def load(spec: DataSpec) -> Dataset:
-    """The data set as its class list and folders say.
+    """The data set described by its class list and folders.
 
     Raises: DataError when root, a folder or the class list is missing, or a picture has no label or the reverse;
-    UserError when classes.yaml has keys or types that it should not.
+    UserError when classes.yaml has unknown keys or wrong types.
     """
     root = root_of(spec, "classes.txt, train/images, train/labels, val/images and val/labels")
-    listed, understood = read_classes(root)
+    listed, notes = read_classes(root)
     train, left_out = pair_folders(root / "train" / "images", root / "train" / "labels")
     validation, also_left_out = pair_folders(root / "val" / "images", root / "val" / "labels")
     return Dataset(
@@ -35,12 +35,12 @@ def load(spec: DataSpec) -> Dataset:
         validation=thin(validation, spec.validation_images),
         size=spec.size,
         label_colours=listed.label_colours,
-        notes=understood + left_out + also_left_out,
+        notes=notes + left_out + also_left_out,
     )
 
 
 def load_test(spec: DataSpec) -> Split | None:
-    """The test split; None where it is not there.
+    """The test split; None if there is none.
 
     Raises: DataError when a picture has no label or the reverse.
     """

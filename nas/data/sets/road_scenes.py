@@ -1,8 +1,8 @@
-"""Street views drawn on this machine, with CamVid's classes: needs no download and is the same for the same seed.
+"""Street scenes drawn on this machine, with CamVid's classes: no download is needed, and equal seeds give equal scenes.
 
 The pictures are drawn once and kept in $XDG_CACHE_HOME (or ~/.cache) under framebudget/road_scenes-<hash>; the hash
-covers everything that they depend on. Drawing takes a core 0.15 seconds for a picture of 256x512, and so much more for
-larger ones.
+covers everything that they depend on. Drawing a picture of 256x512 takes one core 0.15 seconds, and larger pictures
+correspondingly more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nas.errors import DataError
 from nas.storage.cache import cache_folder
 
 GENERATOR = 1
-"""To be raised whenever nas/data/scenery draws something else, so that no old pictures are taken for new ones."""
+"""Raise this whenever nas/data/scenery draws something else, so that old pictures are not taken for new ones."""
 
 TRAIN_IMAGES = 240
 VALIDATION_IMAGES = 60
@@ -33,7 +33,7 @@ LOG = logging.getLogger("nas.data")
 
 
 def prepare(spec: DataSpec, guard: Guard, told: Told) -> None:
-    """Draw the scenes, if this machine does not have them yet: each inside a `guard()`, and `told` hears of them.
+    """Draw the scenes if this machine does not have them yet, each inside a `guard()`; progress goes to `told`.
 
     Raises: DataError when a root is given, or the cache folder cannot be written.
     """
@@ -47,7 +47,8 @@ def prepare(spec: DataSpec, guard: Guard, told: Told) -> None:
     with contextlib.ExitStack() as held:
         with _writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # Other processes wait here instead of drawing the same; the lock ends with its process, however that ends.
+            # Other processes wait here instead of drawing the same scenes. The system releases the lock of a process
+            # that ends, however it ends.
             lock = held.enter_context(folder.with_suffix(".lock").open("w"))
             _wait_for(lock, told)
         if not folder.is_dir():
@@ -55,7 +56,7 @@ def prepare(spec: DataSpec, guard: Guard, told: Told) -> None:
 
 
 def load(spec: DataSpec) -> Dataset:
-    """The data set, of scenes that are drawn."""
+    """The data set of the scenes that `prepare` has drawn."""
     folder = _folder(spec)
     return Dataset(
         name=spec.name,
@@ -91,7 +92,7 @@ def _wait_for(lock: IO[str], told: Told) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        LOG.info("waiting for another process, which draws the same road scenes")
+        LOG.info("waiting for another process that draws the same road scenes")
         with told.over("waited for road scenes", 0):
             fcntl.flock(lock, fcntl.LOCK_EX)
 

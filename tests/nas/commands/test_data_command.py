@@ -45,7 +45,7 @@ def test_it_reads_the_data_of_a_study(nas, own_pictures, tmp_path):
     study = tmp_path / "study.yaml"
     recipe = "{optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}"
     study.write_text(f"data: {{name: folder, root: {own_pictures}, size: [96, 64]}}\nbudget: 5ms\nrecipe: {recipe}\n")
-    assert "are height and width swapped? they come as HxW: 64x96" in nas("data", study).done().out
+    assert "are height and width swapped? sizes are HxW: 64x96" in nas("data", study).done().out
     assert "note" not in nas("data", study, "--input", "64x96").done().out
 
 

@@ -222,7 +222,7 @@ def test_scores_and_confusion_are_written(nas, trained, pictures, tmp_path):
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(nas, trained, own_pictures):
     words = ("evaluate", trained, "--data", f"folder:{own_pictures}", "--split", "test")
-    assert "expected a test split with labels, got train and val alone" in nas(*words).refusal()
+    assert "expected a test split with labels, got only train and val" in nas(*words).refusal()
     shutil.copytree(own_pictures / "val", own_pictures / "test")
     (own_pictures / "test" / "images" / "0.jpg").unlink()
     (own_pictures / "test" / "labels" / "0.png").unlink()

@@ -53,7 +53,7 @@ def test_the_names_are_understood(text: bytes, tmp_path: Path) -> None:
         (b"road\n# car\nsky\n", "line 2: .* a comment, which would shift"),
         (b"road, car, sky\n", "line 1: .*one name per line"),
         (b"name,r,g,b\nroad,1,2,3\ncar\n", "line 2: .*name,red,green,blue in every line"),
-        (b"road,1,2,300\ncar,4,5,6\n", "red, green and blue of 0 to 255"),
+        (b"road,1,2,300\ncar,4,5,6\n", "red, green and blue values from 0 to 255"),
         (b"1 road\n2 car\n3 sky\n", r"count from 0, .* got 1, 2, 3.*void: 0"),
         (b"0 road\n2 car\n3 sky\n", "count from 0"),
         (b"road\nc\0ar\n", "line 2: .*control characters"),

@@ -363,7 +363,7 @@ def test_saturation_is_pillows_and_hues_turn_from_red_to_green() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("images/2.jpg", b"nonsense", "no readable"),
+        ("images/2.jpg", b"nonsense", "not a readable"),
         ("labels/2.png", None, "is missing"),
         ("images/2.jpg", "half", "cut short"),
         ("labels/2.png", 9, "got 9"),

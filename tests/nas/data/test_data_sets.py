@@ -119,7 +119,7 @@ def test_cityscapes_predictions_leave_in_label_ids_and_classes_have_their_catego
     assert [of[name] for name in ("sidewalk", "fence", "pole", "terrain", "sky", "rider", "bicycle")] == [
         "flat", "construction", "object", "nature", "sky", "human", "vehicle",
     ]  # fmt: skip
-    with pytest.raises(DataError, match=r"cityscapes in .*expected a test split with labels, got train and val alone"):
+    with pytest.raises(DataError, match=r"cityscapes in .*expected a test split with labels, got only train and val"):
         load(DataSpec(name="cityscapes", root=str(tmp_path), size=(8, 8)), test=True)
 
 
@@ -162,7 +162,7 @@ def test_classes_yaml_names_void_and_colours(tiny_root: Path) -> None:
             f"classes: [{', '.join(f'c{number}' for number in range(255))}]\nvoid: [0, 255]\n",
             "at most 254 names where label value 0 is void, got 255",
         ),
-        ("classes: [a, b]\ncolours: ['#000000', '#000000']\n", "different one"),
+        ("classes: [a, b]\ncolours: ['#000000', '#000000']\n", "different colour"),
         ("classes: [a, b]\ncolours: ['#000000']\n", "colours"),
         ("classes: [a, b]\ncolours: ['red', 'blue']\n", "#rrggbb"),
         ("clases: [a, b]\n", "classes"),
@@ -196,8 +196,8 @@ def resave(values: np.ndarray) -> Callable[[Path], None]:
 
 DAMAGES = {
     "missing image": ("images/1.jpg", Path.unlink, "is missing"),
-    "text instead of an image": ("images/1.jpg", lambda path: path.write_text("hello"), "no readable"),
-    "empty label": ("labels/1.png", lambda path: path.write_bytes(b""), "no readable"),
+    "text instead of an image": ("images/1.jpg", lambda path: path.write_text("hello"), "not a readable"),
+    "empty label": ("labels/1.png", lambda path: path.write_bytes(b""), "not a readable"),
     "truncated JPEG": ("images/1.jpg", truncate, "cut short"),
     "truncated label": ("labels/1.png", truncate, "cut short"),
     "label of another size": ("labels/1.png", resave(np.zeros((64, 95), np.uint8)), "expected the size"),

@@ -23,7 +23,7 @@ PICTURE_BYTES = 4 * 64 * 96
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    decoded._said.cache_clear()
+    decoded._warn_once.cache_clear()
     return tmp_path / "cache" / "framebudget"
 
 

@@ -45,13 +45,13 @@ def test_a_good_data_set_is_counted_and_nothing_is_said(tiny_root: Path, load_ti
 def test_a_class_that_is_called_void_is_told(tiny_root: Path, load_tiny: Load) -> None:
     names = (tiny_root / "classes.txt").read_text().splitlines()
     (tiny_root / "classes.txt").write_text("\n".join([*names[:-1], "Void"]))
-    assert "the class 'Void' is trained and scored as the others are; if it means void" in notes(load_tiny)
+    assert "the class 'Void' is trained and scored like the others; if it means void" in notes(load_tiny)
 
 
 def test_copies_are_told(tiny_root: Path, load_tiny: Load) -> None:
     labels = sorted((tiny_root / "train" / "labels").iterdir())
     shutil.copy(labels[0], labels[1])
-    assert "1 train labels are copies of others, whose images differ" in notes(load_tiny)
+    assert "1 train labels are copies of others although their images differ" in notes(load_tiny)
     images = sorted((tiny_root / "train" / "images").iterdir())
     shutil.copy(images[0], images[1])
     told = notes(load_tiny)
@@ -64,9 +64,9 @@ def test_masks_with_one_class_alone_are_refused(second: int, tiny_root: Path, lo
     """0 and 255: the second class is void, and any network is right everywhere."""
     (tiny_root / "classes.txt").write_text("background\nlane\n")
     relabel(tiny_root, lambda label: np.where(label == 0, 0, second))
-    hint = "255 means void: save what it stands for" if second else "check the labels and the class list"
+    hint = "255 means void: if it stands for a class" if second else "check the labels and the class list"
     for splits in (("train", "validation"), ("validation",)):
-        with pytest.raises(DataError, match=rf"at least two classes .*'background' alone.*{hint}"):
+        with pytest.raises(DataError, match=rf"at least two classes .*only 'background' .*{hint}"):
             check(load_tiny(), splits)
 
 
@@ -87,7 +87,7 @@ def test_classes_that_never_occur_are_named(tiny_root: Path, load_tiny: Load) ->
     ("folder", "told"),
     [
         ("train", "train split holds 'tree': it cannot be learnt"),
-        ("val", "validation split holds 'tree': it counts as 0 where a network predicts it"),
+        ("val", "validation split holds 'tree': its IoU is 0 if a network predicts it anywhere"),
     ],
 )
 def test_what_follows_where_one_split_lacks_a_class_is_told(
@@ -116,8 +116,8 @@ def test_void_is_spoken_of_where_there_is_much(tiny_root: Path, load_tiny: Load)
         ((64, 96), ""),
         ((32, 48), ""),
         ((72, 96), ""),
-        ((96, 64), "stretched by 2.2; are height and width swapped? they come as HxW: 64x96"),
-        ((64, 200), "stretched by 2.1; is that meant?"),
+        ((96, 64), "stretched by 2.2; are height and width swapped? sizes are HxW: 64x96"),
+        ((64, 200), "stretched by 2.1; is that intended?"),
     ],
 )
 def test_sizes_that_squeeze_pictures_are_spoken_of(size: tuple[int, int], expected: str, load_tiny: Load) -> None:
@@ -148,7 +148,7 @@ def test_palettes_that_differ_from_file_to_file_are_spoken_of(tiny_root: Path, l
         label = Image.fromarray(values, mode="P")
         label.putpalette([9, 9, 9, 200 - index, 0, 0, 0, 200, 0, 0, 0, 200])
         label.save(tiny_root / "train" / "labels" / f"{index}.png")
-    assert "label value 1 has another colour" in notes(load_tiny)
+    assert "label value 1 has different colours" in notes(load_tiny)
 
 
 def test_pairs_in_sub_folders_are_read(tiny_root: Path, load_tiny: Load) -> None:
