@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.data import Dataset, DataSpec
     from nas.runs.processes import Work
     from nas.search.search import Workers
-    from nas.training.recipe import Recipe, Stage
+    from nas.training.recipe import Recipe, TrainingStage
     from space.architecture import Architecture
 
 FEWEST_CLASSES = 2  # for a first check of memory, before the data and their classes are known
@@ -294,7 +294,7 @@ def _processes(words: str, device: str) -> int:
     return count
 
 
-def _known_stages(recipe: Recipe, architecture: Architecture, *, from_start: bool) -> tuple[Stage, ...]:
+def _known_stages(recipe: Recipe, architecture: Architecture, *, from_start: bool) -> tuple[TrainingStage, ...]:
     """The stages that a training is sure to have. A training that is not `from_start` may have weights of a whole
     network; whether it then skips the encoder's stage, only the trainer finds out.
     """
@@ -305,7 +305,7 @@ def _require_room(
     architecture: Architecture,
     size: tuple[int, int],
     recipe: Recipe,
-    stages: Iterable[Stage],
+    stages: Iterable[TrainingStage],
     device: str,
     processes: int,
 ) -> None:

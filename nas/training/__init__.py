@@ -1,6 +1,6 @@
 """Training and scoring one network; this package itself imports no torch.
 
-The values are here. The work is in the submodules, which import torch: `nas.training.trainer.Trainer`,
+Its data classes are exported here. The work is done by submodules, which import torch: `nas.training.trainer.Trainer`,
 `nas.training.evaluation.evaluate`, `nas.training.prediction.predict`, `nas.training.weights` (safetensors files),
 `nas.training.loss`, `nas.training.metrics`, `nas.training.normalisation`.
 """

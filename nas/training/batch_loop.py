@@ -1,4 +1,4 @@
-"""The one loop over batches: never at work while another process times a network."""
+"""The loop over batches of training and scoring. It pauses while another process times a network."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from space.errors import UserError
 Item = TypeVar("Item")
 
 Count = Callable[[int], None]
-"""Is told of the images of each batch by the loop that worked on it. A guard cannot tell: batches are made in one."""
+"""Called with the number of images in each batch, by the loop that worked on it. A guard cannot report this number,
+since batches are also made inside one."""
 
 
 TOGETHER = 8
-"""Batches that are worked on inside one guard on a GPU: what is queued meanwhile is not waited for."""
+"""Batches worked on inside one guard on a GPU, without waiting for queued work in between."""
 
 
 def uncounted(images: int) -> None:
-    """A Count where nobody wants to know."""
+    """A Count that does nothing."""
 
 
 def settled() -> None:
-    """For `guarded`, where nothing is under way any more when the next batch is asked for."""
+    """The default `settle` of `guarded`, for loops that leave no work queued when they ask for the next batch."""
 
 
 def guarded(
@@ -42,21 +43,23 @@ def guarded(
     settle: Callable[[], None] = settled,
     share: Share = WHOLE,
 ) -> Generator[Item, None, None]:
-    """The batches, each inside a `guard()` of its own until the next one is asked for. Up to `together` of a loader are
-    worked on inside one guard, as long as none has to be waited for: a guard that was held meanwhile might be what the
-    next one waits for. `settle()` waits for what is queued on a GPU, before a guard is left. Where these are a `share`
-    of batches that several processes work on together, they do so at the same time, inside one guard of the first one.
+    """Yield the batches, each inside a `guard()` of its own that is held until the next one is asked for.
 
-    Those of a loader are made ahead by a thread, each inside a `guard()` of its own too, and waited for outside. Others
-    are fetched inside the guard that they are worked on in: decoding images disturbs a latency measurement as well. A
-    loop that ends early, by a `break` or an error, leaves the guard entered and the thread at work until this generator
-    is closed, so use it as
+    `together`: up to this many batches of a loader share one guard, as long as the next one is ready. Waiting for it
+    while holding the guard could be a deadlock, since the thread that makes it may be waiting for a guard. `settle()`
+    waits for the work queued on a GPU, before a guard is left. `share`: if several processes work on their shares of
+    each batch, they do so at the same time, inside one guard of the first process.
+
+    Batches of a loader are made ahead by a thread, each inside a `guard()` of its own, and waited for outside any
+    guard. Other batches are fetched inside the guard that they are worked on in, since decoding images disturbs a
+    latency measurement too. A loop that ends early, by a `break` or an error, leaves the guard held and the thread
+    running until this generator is closed, so use it as
 
         with contextlib.closing(guarded(batches, guard)) as steps:
             for batch in steps:
                 ...
 
-    Raises: DataError when a batch cannot be fetched, whatever a loader makes of it: it says nothing about the network.
+    Raises: DataError when a batch cannot be fetched, whatever the loader raises: its error says nothing of the network.
     """
     source = iter(batches)
     of_loader = batches if isinstance(batches, Batches) else None
@@ -75,10 +78,10 @@ def guarded(
                         yield batch
                         batch = None
                     settle()
-                if batch is None:  # of several processes one may have had the next when another had not
+                if batch is None:  # one process may have had its next batch ready when another had not
                     batch = _fetched(source)
         return
-    assert share.is_whole, "others are worked on by one process"
+    assert share.is_whole, "only batches of a loader are shared by several processes"
     while True:
         with guard():
             if (batch := _fetched(source)) is None:
@@ -90,8 +93,8 @@ def guarded(
 def guarded_on(
     device: torch.device, batches: Iterable[Item], guard: Guard, *, share: Share = WHOLE
 ) -> Generator[Item, None, None]:
-    """`guarded` batches whose results nobody reads before the last one: on a GPU several of them are under way, and
-    over before a guard is left.
+    """`guarded` batches whose results are not read before the last one: on a GPU several are queued together, and all
+    are finished before a guard is left.
     """
     if device.type != "cuda":
         return guarded(batches, guard, share=share)
@@ -99,7 +102,7 @@ def guarded_on(
 
 
 def _fetched(source: Iterator[Item]) -> Item | None:
-    """The next one, None after the last."""
+    """The next batch; None after the last one."""
     try:
         return next(source, None)
     except (UserError, OSError, AssertionError):
@@ -108,4 +111,4 @@ def _fetched(source: Iterator[Item]) -> Item | None:
         if is_shortage(error):
             raise
         words = " ".join(str(error).split())[-300:] or type(error).__name__
-        raise DataError(f"expected a batch of images and labels, but reading it broke: {words}") from error
+        raise DataError(f"expected a batch of images and labels, but reading it failed: {words}") from error

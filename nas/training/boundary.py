@@ -1,4 +1,4 @@
-"""What pixels weigh by how near they are to where their class ends."""
+"""Weights of pixels by their distance from the boundary of their class."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from nas.data import IGNORE
 
 @torch.no_grad()
 def boundary_weights(labels: Tensor, distances: Sequence[float], weights: Sequence[float]) -> Tensor:
-    """What each pixel of `labels` (N, H, W) weighs, float32 (N, H, W): the first of `weights` whose distance, one of as
-    many that ascend, is above that from the pixel's centre to the nearest one of another class; the last one, which has
-    none, for all others, and 0 for IGNORE. Void is another class, and what lies outside of a picture is none.
+    """The weight of each pixel of `labels` (N, H, W), float32 (N, H, W).
+
+    It is the first of `weights` whose entry of `distances`, which ascend, is above the distance of the pixel from the
+    nearest one of another class, centre to centre. The last weight has no distance and is for all other pixels; IGNORE
+    weighs 0. Void counts as another class; the area outside a picture does not.
     """
-    together = max(1, len(labels)) if labels.is_cuda else 1  # a CPU has one picture in its cache
+    together = max(1, len(labels)) if labels.is_cuda else 1  # one picture at a time fits into a CPU's cache
     reach = math.ceil(distances[-1])
     squares = torch.cat([_squared_distances(each, reach) for each in torch.split(labels, together)])
     found = torch.full_like(squares, weights[-1], dtype=torch.float32)
-    for distance, weight in reversed(list(zip(distances, weights, strict=False))):  # filled: a GPU is not waited for
+    for distance, weight in reversed(list(zip(distances, weights, strict=False))):  # filling does not wait for a GPU
         found.masked_fill_(squares < distance**2, weight)
     return found * (labels != IGNORE)
 
 
 def _squared_distances(labels: Tensor, reach: int) -> Tensor:
-    """The square of the distance of each pixel of `labels` (N, H, W) from the nearest one of another class, that of
-    `reach` at most.
+    """The squared distance of each pixel of `labels` (N, H, W) from the nearest one of another class, at most that of
+    `reach`.
 
-    Exact: the nearest one in the column of each pixel, then the nearest of what its row has found. A pixel of the row
-    that is itself of another class has found more than the distance to it, so classes need not be told apart again.
+    Exact: it takes the nearest one in each pixel's column, then the minimum over what the pixels of its row have found.
+    A pixel of the row that is itself of another class adds more than the distance to it, which is known from the row
+    already, so classes need not be compared again.
     """
-    kind = torch.int16 if reach <= 128 else torch.int32  # it holds the sum of two squares
+    kind = torch.int16 if reach <= 128 else torch.int32  # holds the sum of two squares
     squares = _steps(labels, reach).to(kind).square_()
     found = torch.minimum(squares, _steps(labels.mT, reach).mT.to(kind).square_())
     for step in range(1, min(reach, labels.shape[-1])):
@@ -44,10 +47,10 @@ def _squared_distances(labels: Tensor, reach: int) -> Tensor:
 
 
 def _steps(labels: Tensor, most: int) -> Tensor:
-    """How many steps along its column each pixel of `labels` (N, H, W) is from one of another class, `most` at most."""
+    """Steps along its column from each pixel of `labels` (N, H, W) to the nearest other class, at most `most`."""
     height = labels.shape[1]
     place = torch.arange(height, dtype=torch.int32, device=labels.device).view(1, -1, 1)
-    differs = labels[:, 1:] != labels[:, :-1]  # of each pixel but the first from the one above
+    differs = labels[:, 1:] != labels[:, :-1]  # each row but the first from the row above
     begins = torch.where(differs, place[:, 1:], -most)
     begins = torch.cat([begins.new_full((len(labels), 1, labels.shape[2]), -most), begins], 1).cummax(1).values
     ends = torch.where(differs, place[:, :-1], height + most)

@@ -24,10 +24,10 @@ from space.errors import UserError
 
 FORMAT = 2
 TAIL = re.compile(rb"framebudget checkpoint (\d{1,9}) ([0-9a-f]{64})\Z")
-"""The comment at the end of a file, which `torch.save` writes as a ZIP archive: the format, and the SHA-256 of what is
-before the comment. Files of format 1 have none."""
+"""The comment at the end of a file, which `torch.save` writes as a ZIP archive: the format, and the SHA-256 of
+everything before the comment. Files of format 1 have no comment."""
 END = b"PK\x05\x06"
-"""How a ZIP archive's last record begins, the comment's length in its last two bytes."""
+"""Start of a ZIP archive's last record, whose last two bytes are the length of the comment."""
 END_BYTES = 22
 
 
@@ -35,20 +35,20 @@ END_BYTES = 22
 class Checkpoint:
     """A training between two epochs.
 
-    Nothing random is stored: what an epoch draws depends on the recipe's seed and the epoch's number only.
+    No random state is stored: what an epoch draws depends only on the recipe's seed and the epoch's number.
     """
 
     epoch: int
-    """How many epochs are finished."""
+    """Number of finished epochs."""
     identity: Mapping[str, str]
-    """Texts (architecture, recipe, data set) that must be the same in the training that goes on."""
+    """Texts (architecture, recipe, data set) that must be equal in the training that continues."""
     network: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any]
     average: Mapping[str, Tensor] = field(default_factory=dict)
-    """Of the network over the steps; empty when none is kept."""
+    """Moving average of the network over the steps; empty if there is none."""
     history: Sequence[EpochReport] = field(default=())
-    """The reports of the finished epochs; none in files of format 1."""
+    """Reports of the finished epochs; empty in files of format 1."""
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -62,7 +62,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "average": dict(checkpoint.average),
         "history": [asdict(report) for report in checkpoint.history],
     }
-    buffer = io.BytesIO()  # not the file: `torch.save` makes a RuntimeError of a full disk
+    buffer = io.BytesIO()  # not the file: `torch.save` reports a full disk as a RuntimeError
     torch.save(state, buffer)
     archive = buffer.getvalue()[:-2]
     tail = f"framebudget checkpoint {FORMAT} {hashlib.sha256(archive).hexdigest()}".encode()
@@ -79,8 +79,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: str | Path, identity: Mapping[str, str]) -> Checkpoint:
     """Read a checkpoint of the training that `identity` describes; its tensors are on the CPU.
 
-    Raises: DamagedError when the file is damaged; UserError when it is missing or of another training, saying what
-    differs.
+    Raises: DamagedError when the file is damaged; UserError when it is missing, or when it belongs to another training,
+    with what differs.
     """
     try:
         data = Path(path).read_bytes()
@@ -100,7 +100,7 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, str]) -> Checkpoint
 
 
 def _complete(what: str, text: str) -> str:
-    """A recipe of an earlier version with the fields that came since, at their defaults."""
+    """A recipe of an earlier version, completed with newer fields at their defaults; other texts as they are."""
     if what == "recipe":
         with contextlib.suppress(UserError):
             return strict.dump(strict.parse(text, Recipe, what))
@@ -108,17 +108,17 @@ def _complete(what: str, text: str) -> str:
 
 
 def _parsed(data: bytes, path: str | Path) -> Checkpoint:
-    """What the bytes of a file hold, once they are known to be those that were written."""
+    """The checkpoint in the bytes of a file, after verifying that they are those that were written."""
     tail = TAIL.search(data[-200:])
     if tail is None and not (data[-END_BYTES:].startswith(END) and data.endswith(b"\0\0")):
-        raise _damaged(path, "it ends otherwise")
+        raise _damaged(path, "unexpected end of file")
     if tail is not None and int(tail[1]) != FORMAT:
         raise UserError(
             f"{path}: expected checkpoint format {FORMAT}, got {int(tail[1])}; "
             "continue with the version that wrote it, or start anew"
         )
     if tail is not None and hashlib.sha256(data[: -len(tail[0]) - 2]).hexdigest().encode() != tail[2]:
-        raise _damaged(path, "its checksum is another")
+        raise _damaged(path, "checksum mismatch")
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         reports = [
@@ -126,7 +126,7 @@ def _parsed(data: bytes, path: str | Path) -> Checkpoint:
         ]
         state.pop("format", None)  # of format 1
         return Checkpoint(history=reports, **state)
-    except Exception as error:  # whatever torch makes of a damaged file of format 1
+    except Exception as error:  # whatever torch raises for a damaged file of format 1
         if is_shortage(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -135,13 +135,13 @@ def _parsed(data: bytes, path: str | Path) -> Checkpoint:
 
 def _damaged(path: str | Path, reason: str) -> DamagedError:
     return DamagedError(
-        f"{path}: expected a checkpoint, got another or a damaged file ({reason}); delete it and start anew"
+        f"{path}: expected a checkpoint, got something else or a damaged file ({reason}); delete it and start anew"
     )
 
 
 def _difference(came: str, expected: str) -> str:
-    """The first few lines that differ, as 'x in the checkpoint, y here'."""
+    """The first few lines that differ, as "x in the checkpoint, y here"."""
     before, here = came.splitlines(), expected.splitlines()
     removed = [line.strip() for line in before if line not in here][:4]
     added = [line.strip() for line in here if line not in before][:4]
-    return f"{'; '.join(removed) or 'less'} in the checkpoint, {'; '.join(added) or 'less'} here"
+    return f"{'; '.join(removed) or 'nothing'} in the checkpoint, {'; '.join(added) or 'nothing'} here"

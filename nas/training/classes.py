@@ -1,4 +1,4 @@
-"""What a training has to know of the classes in its labels: their weights in the loss, and which images hold them."""
+"""What a training needs to know about the classes in its labels: their loss weights, and the images that hold them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nas.training.recipe import Recipe
 
 
 class LabelledClasses:
-    """The classes in the train split of a data set. Its labels are looked at once, when a recipe first needs it."""
+    """The classes in the train split of a data set. Its labels are read once, when a recipe first needs them."""
 
     def __init__(self, dataset: Dataset, guard: Guard) -> None:
         self._dataset = dataset
@@ -27,7 +27,7 @@ class LabelledClasses:
         return class_pixels(self._dataset, self._guard)  # (images, C)
 
     def weights(self, recipe: Recipe, device: torch.device) -> Tensor | None:
-        """Of each class in the loss, (C,); None where all weigh the same.
+        """Weight of each class in the loss, (C,); None if all weigh the same.
 
         Raises: DataError as `nas.data.class_pixels` does.
         """
@@ -36,7 +36,7 @@ class LabelledClasses:
         return class_weights(shares_of(self._pixels).tolist(), recipe.class_weighting).to(device)
 
     def uniform(self, recipe: Recipe) -> ClassUniform | None:
-        """How much of an epoch is drawn class by class, and from which images; None where nothing is.
+        """Settings of class-uniform sampling; None if the recipe does not use it.
 
         Raises: DataError as `nas.data.class_pixels` does.
         """

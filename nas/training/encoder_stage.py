@@ -1,4 +1,4 @@
-"""The first of two stages of a training: a network's encoder alone, under a classifier that is left behind."""
+"""The first of two stages of a training: a network's encoder alone, under a classifier that is discarded afterwards."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from space.network import Network
 
 
 class EncoderModel(nn.Module):
-    """A network's encoder and a 1x1 convolution to the classes, as ERFNet's and FPLNet's authors begin. The network's
-    other layers are part of it and rest.
+    """A network's encoder and a 1x1 convolution to the classes, which the authors of ERFNet and FPLNet train first. The
+    network's other layers belong to this module too, but are not used.
     """
 
     auxiliary_weights: tuple[float, ...] = ()
@@ -26,7 +26,7 @@ class EncoderModel(nn.Module):
         self._at_full_size = stage.labels == "full"
 
     def outputs(self, image: Tensor) -> list[Tensor]:
-        """The logits of `forward` alone."""
+        """The logits of `forward`, as a list of one."""
         return [self(image)]
 
     def forward(self, image: Tensor) -> Tensor:

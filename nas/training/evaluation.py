@@ -21,7 +21,7 @@ from nas.training.together import summed
 from space.network import Network
 
 BATCH_SIZE = 4
-"""How many images are scored at a time, where there is memory for so many."""
+"""Number of images scored at a time, if memory allows."""
 
 
 def evaluate(
@@ -35,11 +35,12 @@ def evaluate(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> Scores:
-    """Scores of `network` on every image of a split, in float32; it is moved to `device` and its mode is kept.
+    """Scores of `network` on every image of a split, in float32. The network is moved to `device`; its mode is kept.
 
-    Images and labels are at `dataset.size`, as a training and a search score; `nas.training.own_size` scores at the
-    labels' own size. `guard()` is entered around every batch, and `count` is told of it. `batch_size`: None is the
-    usual one, or what there is memory for. `threads`: of the loader, as in `nas.data.make_loader`.
+    Images and labels are resized to `dataset.size`, as in a training and a search; `nas.training.own_size` scores at
+    the labels' own size. `guard()` is entered around every batch, and `count` receives its number of images.
+    `batch_size`: None: the usual one, or as many images as memory allows. `threads`: those of the loader, as in
+    `nas.data.make_loader`.
 
     Raises: DataError when the split holds no labelled pixel, or a file of it cannot be read; TrainingError when a logit
     is not finite.
@@ -60,11 +61,12 @@ def confusion(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> ConfusionMatrix:
-    """The labels of a split against what `network` sees, as `evaluate` scores them. `count` is told of every batch.
+    """The confusion matrix of a split's labels and the predictions of `network`, from which `evaluate` takes scores.
+    The arguments are those of `evaluate`.
 
     Raises: DataError when a file of the split cannot be read.
     """
-    if split == "test":  # loaders know the splits of a training
+    if split == "test":  # loaders know only the splits of a training
         dataset, split = replace(dataset, validation=dataset.test), "validation"
     batch = _images_at_once(network, dataset, str(device)) if batch_size is None else batch_size
     loader = make_loader(dataset, split, batch_size=batch, augmentation=None, device=str(device), threads=threads)
@@ -72,7 +74,7 @@ def confusion(
 
 
 def _images_at_once(network: nn.Module, dataset: Dataset, device: str) -> int:
-    if not isinstance(network, Network):  # it does not say what it needs
+    if not isinstance(network, Network):  # how much memory it needs is unknown
         return BATCH_SIZE
     return images_at_once(network.architecture, dataset.size, dataset.num_classes, most=BATCH_SIZE, device=device)
 
@@ -87,8 +89,8 @@ def evaluate_batches(
 ) -> Scores:
     """Scores of `network` on batches of images (N, 3, H, W) and labels (N, h, w); its mode is kept.
 
-    Logits are resized (bilinear) to the labels if those are larger or smaller. `count` is told of every batch.
-    Of several processes each gives its `share` of the batches, and the scores are those of all.
+    Logits are resized (bilinear) to the size of the labels if that differs. `count` receives the number of images of
+    every batch. With several processes, each passes its `share` of the batches; the scores are those of all together.
 
     Raises: DataError when the batches hold no labelled pixel, or a label that is no class; TrainingError when a logit
     is not finite.
@@ -104,7 +106,7 @@ def confusion_of_batches(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> ConfusionMatrix:
-    """The labels of batches against what `network` sees, as `evaluate_batches` scores them."""
+    """The confusion matrix of the batches' labels and the predictions of `network`, as for `evaluate_batches`."""
     device = next(network.parameters()).device
     matrix = ConfusionMatrix(num_classes)
     training = network.training

@@ -1,4 +1,4 @@
-"""Float32 that is computed as float32."""
+"""Float32 convolutions at full float32 precision."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import torch
 
 @contextmanager
 def in_float32() -> Iterator[None]:
-    """Inside, convolutions in float32 read all 24 bits of it on a GPU too, where cuDNN would round to the 11 of TF32
-    (from Ampere on). Its other settings, and products of matrices, which torch does not round so, stay as they are.
+    """Context in which float32 convolutions use all 24 bits of precision on a GPU too, where cuDNN (from Ampere on)
+    would round to the 11 bits of TF32. Other settings of cuDNN, and matrix products, which torch does not round like
+    this, stay as they are.
 
-    Scores, labels and statistics are computed so. Steps of training and timings are as torch has them.
+    Scores, labels and statistics are computed in this context; training steps and timings keep torch's setting.
     """
-    before = _rounds(False)
+    before = _allow_tf32(False)
     try:
         yield
     finally:
-        _rounds(before)
+        _allow_tf32(before)
 
 
-def _rounds(allowed: bool) -> bool:
-    """Whether it might until now."""
+def _allow_tf32(allowed: bool) -> bool:
+    """Set whether cuDNN may round to TF32; returns whether it might before."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.9 announces another name for it
+        warnings.simplefilter("ignore")  # torch 2.9 announces a new name for the setting
         before: bool = torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = allowed
     return before

@@ -1,4 +1,4 @@
-"""A network that computes in float what its INT8 form computes in whole numbers, so that it can be trained for it."""
+"""Fake quantization: a network that computes in float what its INT8 form computes in integers, to be trained for it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from nas.export.grid import Grid
 from space.graph import Node
 from space.network import Network
 
-LARGEST = 255  # of the whole numbers that activations are
+LARGEST = 255  # largest integer that an activation can be
 SMALLEST_SCALE = 1e-30
 
 
 class FakeQuantized(nn.Module):
-    """A network whose weights and values are rounded to a grid on the way; gradients pass the rounding as if it were
-    not there, and are 0 where a value is beyond the grid (the straight-through estimator, arXiv 1712.05877).
+    """A network whose weights and activations are rounded to a grid in the forward pass. Gradients pass the rounding
+    unchanged, and are 0 where a value lies outside the grid (the straight-through estimator, arXiv 1712.05877).
 
-    Its weights are those of the network, in floating point. It always computes as the network does when it is deployed,
-    by running statistics and without dropout: what is rounded is what runs.
+    Its weights are the network's own, in floating point. It always computes like the deployed network, with running
+    statistics and without dropout, because that is the form whose values are rounded.
     """
 
     auxiliary_weights: tuple[float, ...] = ()
@@ -31,13 +31,13 @@ class FakeQuantized(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> FakeQuantized:
-        """As every module, but for the network, whose mode stays that of its deployment."""
+        """Set the mode of this module; the network in it stays in evaluation mode."""
         super().train(mode)
         self.network.eval()
         return self
 
     def outputs(self, image: Tensor) -> list[Tensor]:
-        """The logits of `forward` alone."""
+        """The logits of `forward`, as a list of one."""
         return [self(image)]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class FakeQuantized(nn.Module):
         return logits
 
     def _rounded_weights(self) -> dict[str, Tensor]:
-        """Weights of the convolutions, each output channel on a grid of its own that ends at its largest weight."""
+        """Weights of convolutions, each output channel rounded to its own grid that ends at its largest weight."""
         rounded = {}
         for name, largest in self._grid.weights.items():
             layer = self.network.layer(name)

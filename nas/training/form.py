@@ -1,4 +1,4 @@
-"""How a training computes on its device: in which precision, and how images lie in memory."""
+"""The form in which a training computes on its device: precision and memory layout."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Layout = Literal["channels_last", "plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What changes how long a step takes, and its results by rounding only."""
+    """Precision and memory layout of a training. They change the duration of steps, and results only by rounding."""
 
     device: str
-    """The kind of device that it is for: `cpu`, `cuda`."""
+    """Kind of device that the form is for: `cpu`, `cuda`."""
     precision: Precision
-    """Of convolutions, by autocast; weights, losses and statistics are always float32."""
+    """Precision of convolutions, by autocast; weights, losses and statistics are always float32."""
     layout: Layout
 
     def __str__(self) -> str:
@@ -32,24 +32,24 @@ class Form:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout by torch's name."""
+        """The layout as torch's memory format."""
         return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
 
     @property
     def autocast_type(self) -> torch.dtype | None:
-        """None where nothing is cast."""
+        """The type for autocast; None if nothing is cast."""
         return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
 
 def usual_form(network: nn.Module, device: torch.device, recipe: Recipe) -> Form:
-    """Channels last where it is safe, and mixed precision on a GPU where the recipe has it."""
+    """The usual form: channels last where that is safe, and mixed precision on a GPU if the recipe allows it."""
     layout: Layout = "channels_last" if _is_safe_channels_last(network, device) else "plain"
     precision: Precision = _mixed(device) if device.type == "cuda" and recipe.mixed_precision else "fp32"
     return Form(device=device.type, precision=precision, layout=layout)
 
 
 def forms_of(network: nn.Module, device: torch.device, recipe: Recipe) -> tuple[Form, ...]:
-    """All that the device has in hardware, the usual one first. Mixed precision only where the recipe allows it."""
+    """All forms that the device supports in hardware, the usual one first; mixed precision if the recipe allows it."""
     usual = usual_form(network, device, recipe)
     layouts: list[Layout] = ["channels_last", "plain"] if _is_safe_channels_last(network, device) else ["plain"]
     precisions: list[Precision] = ["fp32"]
@@ -62,7 +62,7 @@ def forms_of(network: nn.Module, device: torch.device, recipe: Recipe) -> tuple[
 def device_of(name: str) -> torch.device:
     """The device of that name.
 
-    Raises: UserError when it is not there.
+    Raises: UserError when there is no such device.
     """
     try:
         device = torch.device(name)
@@ -70,7 +70,7 @@ def device_of(name: str) -> torch.device:
         raise UserError(f"device: expected 'cpu', 'cuda' or 'cuda:0', got '{name}'") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device: expected one that is here, got '{name}' but torch sees {torch.cuda.device_count()} GPUs; "
+            f"device: expected a device of this machine, got '{name}' but torch sees {torch.cuda.device_count()} GPUs; "
             "use 'cpu', or install a torch build that fits the driver"
         )
     return device
@@ -82,7 +82,7 @@ def _mixed(device: torch.device) -> Precision:
 
 
 def _is_safe_channels_last(network: nn.Module, device: torch.device) -> bool:
-    """Whether a training in this layout does not crash.
+    """Whether a training can use the channels-last layout without crashing.
 
     PyTorch 2.13's backward pass of a strided 1x1 convolution with fewer than 16 input channels, channels last on the
     CPU, ends the process with a segmentation fault (seen on AVX-512).

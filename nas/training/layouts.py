@@ -1,4 +1,4 @@
-"""What the layers of well-known networks are called in others' files, beside their names here."""
+"""The names of layers in weight files of well-known networks, matched with our own names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from space import Architecture, scopes
 
 Row = Mapping[str, str]
-"""The layers of one block: ours, and the same one in the file."""
+"""The layers of one block: our name of a layer -> its name in the file."""
 Kind = Literal["resnet", "mobilenet", "swiftnet", "erfnet", "ours"]
 ERFNET = "encoder.initial_block.conv.weight"
 ERFNET_PREFIXES = ("", "features.")
@@ -20,25 +20,26 @@ ERFNET_PREFIXES = ("", "features.")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where each layer of a network is in a file."""
+    """The place of each layer of a network in a file."""
 
     rows: tuple[Row, ...]
-    """Block by block, in the order of computation."""
+    """Layers block by block, in the order of computation."""
     heads: tuple[tuple[Row, ...], ...] = ()
-    """Of each head its layers, as a block, and its last one, which hangs on the number of classes."""
+    """For each head, its inner layers as one block, then its last layer, which depends on the number of classes."""
     first: str = ""
     """The file's first convolution."""
     mean: tuple[float, ...] | None = None
-    """What the file's network takes off values of 0..1; None where it reads images as ours do."""
+    """What the file's network subtracts from values in 0..1; None if it reads images as ours do."""
     std: tuple[float, ...] | None = None
+    """What it divides them by afterwards; None likewise."""
     pooled_norm: str = ""
-    """The normalisation of the first convolution's output beside the pooled image."""
+    """The batch norm over the first convolution's output joined with the pooled image, if there is one."""
     void: bool = False
-    """Whether the last of 20 classes in the public checkpoints is void."""
+    """Whether public checkpoints have 20 classes, the last of them void."""
 
 
 def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
-    """Whose names those in a file are; None for unknown ones."""
+    """The kind of network that the names in a file belong to; None for unknown names."""
     if "conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors:
         return "resnet"
     if "backbone.conv1.weight" in tensors:
@@ -53,7 +54,7 @@ def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
 def layout_of(
     tensors: Mapping[str, Tensor], architecture: Architecture, expected: Mapping[str, Tensor]
 ) -> Layout | None:
-    """The layout that the names in a file are of; None for unknown ones. `expected` has the tensors of ours."""
+    """The layout that the names in a file follow; None for unknown names. `expected`: the tensors of our network."""
     match kind_of(tensors):
         case "resnet":
             return Layout(rows=(*_resnet(tensors, architecture, ""),), first="conv1")
@@ -69,7 +70,7 @@ def layout_of(
 
 
 def _resnet(tensors: Mapping[str, Tensor], architecture: Architecture, prefix: str) -> Iterable[Row]:
-    """torchvision's ResNet of basic blocks. In SwiftNet's pyramid each level has a normalisation of its own."""
+    """torchvision's ResNet of basic blocks. In SwiftNet's pyramid each level has batch norms of its own."""
 
     def norm(ours: str, theirs: str) -> Row:
         if architecture.levels == 1:
@@ -93,7 +94,7 @@ def _resnet(tensors: Mapping[str, Tensor], architecture: Architecture, prefix: s
                 **({f"{ours}.projection": f"{other}.downsample.0"} if projected else {}),
                 **({f"{ours}.projection_norm": f"{other}.downsample.1"} if projected else {}),
             }
-        if stage.depth < blocks:  # what follows was trained behind another block
+        if stage.depth < blocks:  # the layers that follow were trained behind a block that ours lacks
             yield {f"stage{index}.block{stage.depth}.1_3x3": f"{theirs}.{stage.depth}.conv1"}
             return
     count = len(architecture.stages)
@@ -102,7 +103,7 @@ def _resnet(tensors: Mapping[str, Tensor], architecture: Architecture, prefix: s
 
 
 def _mobilenet(architecture: Architecture) -> Iterable[Row]:
-    """torchvision's MobileNetV2: blocks are counted through all stages."""
+    """torchvision's MobileNetV2, which numbers blocks across all stages."""
     yield {"stem.conv0": "features.0.0", "stem.conv0_norm": "features.0.1"}
     number = 0
     for index, stage in enumerate(architecture.stages):
@@ -122,33 +123,33 @@ def _mobilenet(architecture: Architecture) -> Iterable[Row]:
 
 
 def _swiftnet(tensors: Mapping[str, Tensor], architecture: Architecture, expected: Mapping[str, Tensor]) -> Layout:
-    """Its authors': a ResNet, and units of normalisation and convolution. They read values of 0..255, or less where
-    the file has an `img_scale`.
+    """The layout of SwiftNet's authors: a ResNet, and units of batch norm and convolution. They read values of 0..255,
+    or scaled down if the file has an `img_scale`.
     """
 
     def unit(ours: str, theirs: str) -> dict[str, str]:
         return {f"{ours}_norm": f"{theirs}.norm", ours: f"{theirs}.conv"}
 
-    def there(pattern: str, names: Mapping[str, Tensor]) -> list[int]:
-        """The numbers in names of this pattern."""
+    def numbers(pattern: str, names: Mapping[str, Tensor]) -> list[int]:
+        """The numbers in the names that match a pattern."""
         return [int(found[1]) for name in names if (found := re.fullmatch(pattern, name))]
 
     rows = [*_resnet(tensors, architecture, "backbone.")]
-    taps = there(r"decoder\.lateral(\d+)\.weight", expected)
-    blends = sorted(there(r"decoder\.blend(\d+)\.weight", expected), reverse=True)
+    taps = numbers(r"decoder\.lateral(\d+)\.weight", expected)
+    blends = sorted(numbers(r"decoder\.blend(\d+)\.weight", expected), reverse=True)
     if "backbone.upsample_bottlenecks.0.weight" in tensors:
-        coarsest = max(there(r"backbone\.upsample_bottlenecks\.(\d+)\.weight", tensors))
+        coarsest = max(numbers(r"backbone\.upsample_bottlenecks\.(\d+)\.weight", tensors))
         rows += [{f"decoder.lateral{tap}": f"backbone.upsample_bottlenecks.{coarsest - tap}"} for tap in taps]
         steps = "backbone.upsample_blends"
     else:
-        count = len(there(r"backbone\.upsample\.(\d+)\.bottleneck\.conv\.weight", tensors))
+        count = len(numbers(r"backbone\.upsample\.(\d+)\.bottleneck\.conv\.weight", tensors))
         rows += [unit(f"decoder.lateral{tap}", f"backbone.upsample.{count - 1 - tap}.bottleneck") for tap in taps]
         context = unit("decoder.context.bottleneck", "backbone.spp.spp.spp_bn")
-        for index, grid in enumerate(there(r"decoder\.context\.grid(\d+)\.weight", expected)):
+        for index, grid in enumerate(numbers(r"decoder\.context\.grid(\d+)\.weight", expected)):
             context |= unit(f"decoder.context.grid{grid}", f"backbone.spp.spp.spp{index}")
         rows.append(context | unit("decoder.context.fuse", "backbone.spp.spp.spp_fuse"))
         steps = "backbone.upsample"
-    if f"{steps}.{len(blends)}.blend_conv.conv.weight" in tensors:  # they begin at a coarser stride
+    if f"{steps}.{len(blends)}.blend_conv.conv.weight" in tensors:  # the file's begin at a coarser stride
         rows.append({f"decoder.blend{2 * max(blends, default=0)}": f"{steps}.0.blend_conv.conv"})
     rows += [unit(f"decoder.blend{stride}", f"{steps}.{index}.blend_conv") for index, stride in enumerate(blends)]
     rows.append({"head.norm": "logits.norm"})
@@ -165,7 +166,7 @@ def _swiftnet(tensors: Mapping[str, Tensor], architecture: Architecture, expecte
 
 
 def _erfnet(tensors: Mapping[str, Tensor], architecture: Architecture, expected: Mapping[str, Tensor]) -> Layout:
-    """Its authors', who read values of 0..1 as they are. What was trained on ImageNet is the encoder alone."""
+    """The layout of ERFNet's authors, who read values of 0..1 as they are. Files from ImageNet have no decoder."""
     names = {"1_3x1": "conv3x1_1", "1_1x3": "conv1x3_1", "1_norm": "bn1"}
     names |= {"2_3x1": "conv3x1_2", "2_1x3": "conv1x3_2", "2_norm": "bn2"}
 
@@ -175,7 +176,7 @@ def _erfnet(tensors: Mapping[str, Tensor], architecture: Architecture, expected:
             yield {f"{block}.{here}": f"{layer}.{there}" for here, there in names.items()}
 
     def is_longer(theirs: str, count: int) -> bool:
-        """Whether the file has more than so many layers, behind which all that follows was trained."""
+        """Whether the file has more than `count` layers, behind which everything that follows was trained."""
         return any(name.startswith(f"{theirs}.{count}.") for name in tensors)
 
     prefix = next(each for each in ERFNET_PREFIXES if f"{each}{ERFNET}" in tensors)
@@ -210,8 +211,8 @@ def _erfnet(tensors: Mapping[str, Tensor], architecture: Architecture, expected:
 
 
 def _own(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Layout:
-    """Ours. What the file has more of, be it a layer of a block, a block or a branch, is in the rows too, where it was
-    computed. The levels of an image pyramid start from the one normalisation of a file without levels.
+    """Our own layout. Layers, blocks and branches that only the file has are in the rows too, at their place in the
+    order of computation. The levels of an image pyramid start from the single batch norm of a file without levels.
     """
     ours, theirs = (dict.fromkeys(name.rpartition(".")[0] for name in names) for names in (expected, tensors))
     blocks: dict[str, dict[str, str]] = {}
@@ -227,10 +228,10 @@ def _own(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Layou
         block = scopes.block_of(layer)
         stage, *within = scopes.place_of(block, other_start)
         if block in blocks and (stage, *within, 1) != places[block]:
-            blocks[block][f"{block} beside stage{stage}"] = layer  # its branch begins elsewhere
+            blocks[block][f"{block} beside stage{stage}"] = layer  # its branch begins at another stage
         elif layer not in taken and (block in blocks or scopes.part_of(block) in inside):
             blocks.setdefault(block, {})[layer] = layer
-            places.setdefault(block, (stage, *within, 0))  # in front of ours where the name does not tell
+            places.setdefault(block, (stage, *within, 0))  # before ours if names do not tell the order
     ordered = [(name, blocks[name]) for name in sorted(blocks, key=places.__getitem__)]
     return Layout(
         rows=tuple(row for name, row in ordered if scopes.part_of(name) not in scopes.HEADS),
@@ -239,7 +240,7 @@ def _own(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Layou
 
 
 def _head(row: Row) -> tuple[Row, ...]:
-    """The layers of a head as a block, and the last of them by itself: it hangs on the number of classes."""
+    """The inner layers of a head as a block, and its last layer, which depends on the number of classes, by itself."""
     inside = {ours: theirs for ours, theirs in row.items() if not ours.endswith(".logits")}
     last = {ours: theirs for ours, theirs in row.items() if ours not in inside}
     return (inside, last) if inside else (last,)

@@ -1,4 +1,4 @@
-"""What feeds a training: augmented crops, whole pictures for statistics of batch norms, and what it is scored on."""
+"""The loaders of a training: augmented crops, whole pictures for batch-norm statistics, and validation pictures."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from space.architecture import Architecture
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Training pictures as they are, whole, for statistics of batch norms."""
+    """Whole training pictures without augmentation, for batch-norm statistics."""
 
     loader: Loader
     batches: int
-    """Of the loader, that count."""
+    """Number of batches to take from the loader."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaders:
-    """All that one stage of a training reads."""
+    """All loaders of one stage of a training."""
 
     train: Loader
     """Augmented crops, in the recipe's batches."""
     statistics: Statistics | None
-    """None where batch norms keep running averages."""
+    """None if batch norms keep running averages."""
     validation: Loader
 
     @property
     def each(self) -> tuple[Loader, ...]:
-        """All that there are."""
+        """All loaders that there are."""
         statistics = () if self.statistics is None else (self.statistics.loader,)
         return (self.train, *statistics, self.validation)
 
@@ -48,8 +48,8 @@ def make_loaders(
     share: Share,
     class_uniform: ClassUniform | None,
 ) -> Loaders:
-    """The loaders of a stage, whose own recipe it is; `encoder`: whether that trains the encoder alone. `threads`: of
-    each, as in `nas.data.make_loader`.
+    """The loaders of one stage of a training. `recipe`: that of the stage; `encoder`: whether the stage trains the
+    encoder alone; `threads`: those of each loader, as in `nas.data.make_loader`.
     """
     train = make_loader(
         dataset,
@@ -99,11 +99,11 @@ def statistics_of(
     threads: int | None,
     share: Share = WHOLE,
 ) -> Statistics:
-    """As many whole pictures as are in so many of the recipe's batches, fewer at a time where these would need more
-    memory than a step of the training.
+    """As many whole pictures as `batches` of the recipe's batches hold, fewer at a time if a batch of them would need
+    more memory than a step of the training.
     """
     at_once = pictures_at_once(architecture, recipe, dataset.size, dataset.num_classes, encoder=encoder, share=share)
-    # Two at the least: behind global pooling a lone one has no variance.
+    # At least two: behind global pooling a single picture has no variance.
     batch_size = max(at_once, min(2, recipe.batch_size))
     loader = make_loader(
         dataset,

@@ -1,4 +1,4 @@
-"""Counting right and wrong pixels."""
+"""The confusion matrix of labelled and predicted pixels, and scores from it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from nas.training.scores import Scores
 
 
 class ConfusionMatrix:
-    """Pixel counts by (labelled class, predicted class), exact, on the device of what it is given."""
+    """Exact pixel counts by (labelled class, predicted class), on the device of the tensors that are added."""
 
     def __init__(self, num_classes: int, counts: Tensor | None = None) -> None:
-        """`counts`: those that it begins with, int64 (labelled C, predicted C)."""
+        """`counts`: initial counts, int64 (labelled C, predicted C)."""
         self.num_classes = num_classes
         self._counts = torch.zeros(num_classes, num_classes, dtype=torch.int64) if counts is None else counts
-        self._largest = torch.tensor(0)  # of the labels' ids
+        self._largest = torch.tensor(0)  # largest label so far
         self._finite = torch.tensor(True)
 
     def look(self, logits: Tensor) -> None:
-        """Whether the logits behind what is predicted are numbers at all: of others an arg-max makes classes too. No
-        GPU is waited for, as in `update`.
+        """Note whether the logits of a prediction are finite: an arg-max turns NaN into classes too. Like `update`,
+        this does not wait for a GPU; reading the counts raises the error.
         """
         self._finite = self._finite.to(logits.device) & _are_finite(logits)
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
-        """Add the pixels of a batch. A GPU is not waited for: what is wrong with labels shows when counts are read.
+        """Add the pixels of a batch, without waiting for a GPU: wrong labels are reported when the counts are read.
 
-        `predicted`: class ids; `labels`: class ids or IGNORE, which is left out; integers of one shape, none below 0.
+        `predicted`: class ids; `labels`: class ids or IGNORE, which is left out; integers of equal shape, none below 0.
         """
         assert predicted.shape == labels.shape, (predicted.shape, labels.shape)
         count, void = self.num_classes**2, labels == IGNORE
@@ -45,7 +45,7 @@ class ConfusionMatrix:
 
     @property
     def counts(self) -> Tensor:
-        """Of everything added so far, int64 (labelled C, predicted C).
+        """Counts of everything added so far, int64 (labelled C, predicted C).
 
         Raises: DataError when a label was neither a class nor IGNORE; TrainingError when a logit was not finite.
         """
@@ -59,8 +59,8 @@ class ConfusionMatrix:
         return self._counts
 
     def grouped(self, groups: Sequence[int]) -> ConfusionMatrix:
-        """The same pixels by group: `groups` has that of each class, from 0 on. A class taken for another one of its
-        group is right then.
+        """The same pixels counted by groups of classes; `groups` holds the group of each class, from 0 on. A class
+        predicted as another class of its group then counts as right.
 
         Raises: DataError and TrainingError as `counts` does.
         """
@@ -93,15 +93,17 @@ class ConfusionMatrix:
 
 
 def require_finite_logits(logits: Tensor) -> None:
-    """That logits, of any shape, are numbers; a GPU is waited for.
+    """Require finite logits, of any shape; this waits for a GPU.
 
-    Raises: TrainingError when one is NaN or infinite.
+    Raises: TrainingError when a logit is NaN or infinite.
     """
     _require_finite(_are_finite(logits))
 
 
 def _are_finite(logits: Tensor) -> Tensor:
-    """A scalar on their device. The extremes tell it in a fiftieth of the time that `isfinite` takes on a CPU."""
+    """Whether all logits are finite, a scalar on their device. On a CPU, taking the extremes needs a fiftieth of the
+    time of `isfinite`.
+    """
     low, high = torch.aminmax(logits)
     return low.isfinite() & high.isfinite()
 
@@ -109,6 +111,6 @@ def _are_finite(logits: Tensor) -> Tensor:
 def _require_finite(finite: Tensor) -> None:
     if not finite:
         raise TrainingError(
-            "expected finite logits, got NaN or infinite numbers, of which no labels can be made; use other weights, "
+            "expected finite logits, got NaN or infinite numbers, which give no labels; use other weights, "
             "or train anew with a lower learning rate"
         )

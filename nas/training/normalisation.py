@@ -1,4 +1,4 @@
-"""Batch-norm statistics taken afresh."""
+"""Re-estimation of batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def reestimate_batch_norm(
 ) -> int:
     """Replace the running mean and variance of every batch norm by their plain average over up to `batches` batches.
 
-    Running averages mix the statistics of past weights, and in a short training still those of the first steps. Here
-    images of `loader.epoch(epoch)` pass through the weights as they are now, with dropout off ("precise BN", arXiv
-    2105.07576). Weights are not touched and the network's mode is kept. `guard()` is entered around every batch. Of a
-    `share` of the batches, all processes that have norms in common take part. `count` is told of every batch.
+    Running averages mix in the statistics of past weights, in a short training even those of the first steps. Here
+    images of `loader.epoch(epoch)` pass through the current weights, with dropout off ("precise BN", arXiv 2105.07576).
+    Weights are not changed and the network's mode is kept. `guard()` is entered around every batch, and `count`
+    receives its number of images. `share`: with a share of the batches, all processes that share norms must take part.
 
-    Returns the number of batches used: fewer than `batches` when there are no more; with none nothing changes.
+    Returns the number of batches used: fewer than `batches` if the loader has no more; with 0 nothing changes.
     """
     every = [module for module in network.modules() if isinstance(module, (nn.BatchNorm2d, SharedNorm))]
     norms = [norm for norm in every if norm.track_running_stats]

@@ -16,20 +16,21 @@ from nas.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parameters that are updated alike."""
+    """Parameters that are updated with the same settings."""
 
     parameters: list[nn.Parameter]
     weight_decay: float
     rate_share: float
-    """Of the recipe's rate."""
+    """Factor on the recipe's learning rate."""
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe, pretrained: Collection[nn.Parameter] = ()) -> list[Group]:
-    """First what has the recipe's rate, then what has another: of each rate what decays, then what does not. A rate is
-    another for `pretrained` parameters and for parts of the network where the recipe says so, and the product for both.
+    """The parameters with the recipe's learning rate, then those with other rates; for each rate, first the parameters
+    that decay, then those that do not. A recipe can give `pretrained` parameters and parts of the network other rates
+    (`pretrained_share`, `rate_shares`); where both apply, the factors are multiplied.
 
-    By default batch norms, PReLU slopes and biases, which are the parameters with one axis, do not decay: that only
-    removes the freedom they are there for.
+    By default the parameters with one axis (batch norms, PReLU slopes and biases) do not decay: decay would only take
+    away the freedom that they are there for.
     """
     slowed = set(pretrained) if recipe.pretrained_share != 1 else set()
     decaying = _decaying(network, recipe)
@@ -59,25 +60,25 @@ def _decaying(network: nn.Module, recipe: Recipe) -> set[Tensor]:
 
 
 def missing_parts(network: nn.Module, recipe: Recipe) -> tuple[str, ...]:
-    """The parts with rates of their own that the network has not."""
+    """Parts named in `rate_shares` that the network lacks."""
     names = [name for name, _ in network.named_parameters()]
     return tuple(part for part in recipe.rate_shares if not any(_is_in(name, part) for name in names))
 
 
 def _rate_share(name: str, shares: Mapping[str, float]) -> float:
-    """Of the parameter of that name: that of the smallest part of the network that it is in, of those with one."""
+    """The learning-rate factor of a parameter: that of the smallest part in `shares` that contains it, or 1."""
     parts = [part for part in shares if _is_in(name, part)]
     return shares[max(parts, key=len)] if parts else 1.0
 
 
 def _is_in(name: str, part: str) -> bool:
-    """Whether the parameter of that name is of that part of the network."""
-    inside = name.removeprefix("network.")  # what trains a network with something else
+    """Whether the parameter `name` belongs to the part of the network."""
+    inside = name.removeprefix("network.")  # of a module that trains the network with something else
     return re.match(rf"{re.escape(part)}((?<!\d)\d+)?[._]", inside) is not None
 
 
 def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser. All parameters of a group are updated by one kernel: there are hundreds of small ones."""
+    """The recipe's optimiser. One fused kernel updates all parameters of a group: there are hundreds of small ones."""
     options = [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(options, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
@@ -86,19 +87,19 @@ def make_optimizer(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Give an optimiser of `make_optimizer` a state that was saved: one of an earlier version, which had no fused
-    kernels, goes on without them.
+    """Load a saved state into an optimiser from `make_optimizer`. A state of an earlier version, which had no fused
+    kernels, continues without them.
     """
     optimizer.load_state_dict(dict(state))
-    # Torch sets this when an optimiser is made, not when a state says otherwise; a GradScaler then leaves the scale of
-    # gradients to a kernel that does not know it, and the step fails.
+    # Torch sets this flag when an optimiser is made, and keeps it if the state has no fused kernels. A GradScaler would
+    # then leave the unscaling of gradients to kernels that cannot do it, and the step would fail.
     fused = all(group["fused"] for group in optimizer.param_groups)
     optimizer._step_supports_amp_scaling = fused  # type: ignore[attr-defined]
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, share: float = 1.0) -> float:
-    """Learning rate of step `step` (from 0) of a schedule of `steps`, of parameters that have a share of the recipe's:
-    a pure function, so resuming needs no state.
+    """Learning rate at step `step` (from 0) of a schedule of `steps`, for parameters with a `share` of the recipe's
+    rate: a pure function, so resuming needs no state.
     """
     assert 0 <= step < steps, (step, steps)
     whole = share * recipe.learning_rate

@@ -1,9 +1,9 @@
-"""What a network sees in pictures at their own size, as benchmarks score it: whole or by windows, mirrored, in scales.
+"""Predictions for pictures at their own size, as benchmarks score them: whole or by windows, mirrored, scaled.
 
-Logits are brought to the picture's size (bilinear, centres of pixels kept apart from corners) before the class with the
-highest is taken: labels enlarged by the nearest would have steps along every edge, and networks are compared by what
-they know, not by how their labels are enlarged. One look gives logits. Several (mirrored, scales) are averaged as
-probabilities, so that each counts the same; windows of one look are averaged as logits where they overlap.
+Logits are resized to the picture's size (bilinear, corners not aligned) before the arg-max: labels enlarged by nearest
+would have steps along every edge, and networks are to be compared by what they know, not by how their labels are
+enlarged. A single look gives logits. Several looks (mirrored, scales) are averaged as probabilities, so that each
+counts the same; the windows of one look are averaged as logits where they overlap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from space.errors import UserError
 LARGEST_SCALE = 8.0
 MOST_SCALES = 16
 SMALLEST_WINDOW = 16  # pixels
-STRIDE = 2 / 3  # of a window's side: what windows move by, at most
+STRIDE = 2 / 3  # largest distance between windows, as a share of their side
 
 Picture = NDArray[np.uint8]
 
@@ -44,17 +44,17 @@ class View:
     """
 
     size: tuple[int, int]
-    """Height and width in pixels that a picture is brought to (bilinear, antialiased) at a scale of 1."""
+    """Height and width in pixels that a picture is resized to (bilinear, antialiased) at a scale of 1."""
     scales: tuple[float, ...] = (1.0,)
-    """Multiples of `size` at which the network looks, one after the other."""
+    """Multiples of `size` at which the network looks at the picture."""
     flip: bool = False
     """Whether it looks at the mirrored picture as well."""
     window: tuple[int, int] | None = None
-    """Height and width in pixels of windows that overlap by a third or more; None for the picture as a whole."""
+    """Height and width in pixels of windows, which overlap by a third or more; None: the picture as a whole."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.scales) <= MOST_SCALES or len(set(self.scales)) < len(self.scales):
-            raise UserError(f"scales: expected 1 to {MOST_SCALES} different ones, got {_listed(self.scales)}")
+            raise UserError(f"scales: expected 1 to {MOST_SCALES} different scales, got {_listed(self.scales)}")
         for scale in self.scales:
             if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
                 raise UserError(f"scales: expected {1 / LARGEST_SCALE:g} to {LARGEST_SCALE:g}, got {scale:g}")
@@ -74,7 +74,7 @@ class View:
         return (height, width) if self.window is None else (min(height, self.window[0]), min(width, self.window[1]))
 
     def words(self) -> str:
-        """For people."""
+        """A description for people."""
         height, width = self.size
         words = [f"pictures at {height}x{width}"]
         if self.scales != (1.0,):
@@ -109,10 +109,10 @@ def confusion_at_own_size(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> ConfusionMatrix:
-    """The labels of a split against what `network` sees, each picture at its own size, in float32.
+    """The confusion matrix of a split's labels and the predictions of `network` in float32, pictures at their own size.
 
-    The network is moved to `device` and its mode is kept. `threads` pictures are decoded at a time. `guard()` is
-    entered around each and what is computed of it, and `count` is told of it.
+    The network is moved to `device` and its mode is kept. `threads` pictures are decoded at a time. `guard()` is held
+    while a picture is read and scored; then `count` is called with 1.
 
     Raises: DataError when a file cannot be read.
     """
@@ -134,8 +134,8 @@ def confusion_at_own_size(
 
 
 def class_scores(network: nn.Module, image: Picture, view: View) -> Tensor:
-    """Float32 (C, H, W) of a picture, uint8 (H, W, 3): logits, or where the network looks several times the mean
-    probabilities. It is in evaluation mode.
+    """Scores of the classes, float32 (C, H, W), in a picture, uint8 (H, W, 3): logits, or mean probabilities if the
+    network looks several times. The network has to be in evaluation mode.
     """
     device = next(network.parameters()).device
     size = (image.shape[0], image.shape[1])
@@ -154,7 +154,7 @@ def class_scores(network: nn.Module, image: Picture, view: View) -> Tensor:
 
 
 def window_starts(length: int, window: int) -> list[int]:
-    """Where windows begin along one axis: evenly apart but the last, which ends where the picture does."""
+    """Starts of windows along one axis: evenly spaced, except the last window, which ends where the picture does."""
     if window >= length:
         return [0]
     stride = max(1, int(window * STRIDE))
@@ -162,7 +162,7 @@ def window_starts(length: int, window: int) -> list[int]:
 
 
 def _logits(network: nn.Module, seen: Tensor, window: tuple[int, int] | None) -> Tensor:
-    """Logits (1, C, h, w) of a picture (1, 3, h, w), whole or by windows; those of overlapping ones are averaged."""
+    """Logits (1, C, h, w) of a picture (1, 3, h, w), whole or by windows; overlapping windows are averaged."""
     height, width = int(seen.shape[-2]), int(seen.shape[-1])
     if window is None:
         return _sized(network(seen), (height, width))
@@ -187,7 +187,7 @@ def _sized(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _read(dataset: Dataset, split: SplitName, threads: int) -> Iterator[tuple[Picture, Picture]]:
-    """Pictures (H, W, 3) and their classes (H, W), a few of which are decoded at a time."""
+    """Pictures (H, W, 3) and their classes (H, W); `threads` of them are decoded at a time."""
     files = list(zip(dataset.split(split).images, dataset.split(split).labels, strict=True))
 
     def one(pair: tuple[Path, Path]) -> tuple[Picture, Picture]:

@@ -1,4 +1,4 @@
-"""What a network sees in one picture."""
+"""Predictions for one picture."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from space.network import labels_of as network_labels
 def predict(network: nn.Module, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Classes, uint8 (H, W), of a picture, uint8 (H, W, 3) of any size.
 
-    The network, put into evaluation mode, sees it resized to height and width `size` (bilinear, antialiased); its
-    labels are brought back to the picture's size by nearest.
+    The network, put into evaluation mode, sees the picture resized to height and width `size` (bilinear, antialiased);
+    its labels are resized to the picture's own size by nearest.
 
     Raises: TrainingError when a logit is not finite.
     """
@@ -30,7 +30,7 @@ def network_input(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
     resized = Image.fromarray(image)
     if image.shape[:2] != size:
         resized = resized.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    # MEAN and STD are float64 here, so that only the last cast rounds. Tables are quicker than to count every pixel.
+    # MEAN and STD are float64 here, so that only the last cast rounds. Tables are quicker than computing every pixel.
     tables = ((np.arange(256, dtype=np.float32)[:, None] / 255 - MEAN) / STD).astype(np.float32)  # (256, 3)
     values = np.asarray(resized)
     pixels = np.empty(values.shape, dtype=np.float32)
@@ -52,7 +52,7 @@ def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint
 
 
 def fitted(label: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A label (h, w) at height and width `size`, by nearest."""
+    """A label (h, w) resized to height and width `size` by nearest."""
     if label.shape == size:
         return label
     return np.array(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))

@@ -1,10 +1,10 @@
-"""Starting a network from weights that others trained, whose tensors have other names.
+"""Starting a network from pretrained weights of others, whose tensors have other names.
 
-Four layouts are understood: torchvision's ResNet-18 and MobileNetV2 (classifiers on ImageNet), the checkpoints of
-ERFNet's and of SwiftNet's authors, and our own. A network takes what it has in common with the file's: block by block
-in the order of computation, until one differs in its layers or their shapes. What comes behind a block that starts
-afresh would read features that it was not trained on. Files are read by safetensors or `weights_only`: nothing is
-unpickled.
+The known layouts are torchvision's ResNet-18 and MobileNetV2 (classifiers on ImageNet), the checkpoints of ERFNet's and
+of SwiftNet's authors, and our own. A network takes the weights that it has in common with the file: block by block in
+the order of computation, up to the first block that differs in its layers or their shapes. Layers behind a block that
+starts afresh would read features that they were not trained on. Files are read by safetensors or `weights_only`:
+nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from space.scopes import block_of
 Named = TypeVar("Named")
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Under which names trainers keep the tensors beside an optimiser's."""
+"""Names under which training scripts store the network's tensors beside those of an optimiser."""
 PREFIX = "module."
 COUNTER = "num_batches_tracked"
 CLASSES_WITH_VOID = 20
-"""Of Cityscapes' heads that tell void apart too, as the last."""
+"""Number of classes of heads for Cityscapes that also tell void apart, as the last class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +42,20 @@ class Taken:
     """What a network took from a file of weights."""
 
     layers: tuple[str, ...]
-    """Our layers that have the file's weights."""
+    """Our layers that took the file's weights."""
     fresh: tuple[str, ...]
     """Our layers that start afresh."""
     unused: tuple[str, ...]
-    """Tensors of the file that no layer took, counters of batch norms apart."""
+    """Tensors of the file that no layer took, except counters of batch norms."""
     reason: str
-    """Why nothing was taken from there on; or empty."""
+    """Why the layers from the first fresh block on start afresh; empty if all could be taken."""
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file, float32 on the CPU: of a safetensors file, or of what `torch.save` wrote of a state dict,
-    alone or in a dictionary with other numbers. The prefix of `DataParallel` is taken off.
+    """The tensors of a file, float32 on the CPU: a safetensors file, or a state dict that `torch.save` wrote, alone or
+    in a dictionary with other values. The prefix of `DataParallel` is removed.
 
-    Raises: UserError when there is no such file, or it holds something else, or numbers that no network computes with.
+    Raises: UserError when there is no such file, or it holds something else, or numbers unfit for any network.
     """
     file = Path(path)
     if file.is_dir():
@@ -77,7 +77,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def without_prefix(tensors: Mapping[str, Named]) -> dict[str, Named]:
-    """Tensors, or what is known of them, without the prefix that `DataParallel` puts in front of all names."""
+    """Tensors, or facts about them, by names without the prefix that `DataParallel` puts in front of all names."""
     while tensors and all(name.startswith(PREFIX) for name in tensors):
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     return dict(tensors)
@@ -86,10 +86,10 @@ def without_prefix(tensors: Mapping[str, Named]) -> dict[str, Named]:
 def _read_saved(file: Path) -> Mapping[str, object]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # among others for whatever would run code
+    except pickle.UnpicklingError:  # among others for files that would run code
         raise UserError(
             f"{file}: expected a state dict, got a file that holds more than tensors, numbers and text, or is damaged; "
-            "it is not opened: save the state dict alone, best as safetensors"
+            "it is not opened: save the state dict alone, preferably as safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if is_shortage(error):
@@ -103,9 +103,9 @@ def _read_saved(file: Path) -> Mapping[str, object]:
 
 
 def require_known_names(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """That a network can start from tensors of such names; `source` names the file.
+    """Require that a network can start from tensors with these names; `source` names the file.
 
-    Raises: UserError when they are of none of the networks that are known.
+    Raises: UserError when the names belong to no known network.
     """
     if kind_of(tensors) is None:
         raise UserError(
@@ -115,13 +115,14 @@ def require_known_names(tensors: Mapping[str, Tensor], source: str | Path) -> No
 
 
 def take_weights(network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor], source: str) -> Taken:
-    """Copy what `architecture` has in common with the network of `tensors` into `network`, built of it with its
-    auxiliary heads. Where the file's network reads images otherwise normalised, that is folded into its first layer.
+    """Copy the weights that `architecture` has in common with the network of `tensors` into `network`, which was built
+    from it with its auxiliary heads. If the file's network normalises images differently, the difference is folded into
+    its first layer.
 
-    Heads of 20 classes of ERFNet's and SwiftNet's authors lose the last, which is void, where ours have 19.
+    Heads with 20 classes of ERFNet's and SwiftNet's authors lose the last class, void, if ours have 19.
 
-    Raises: UserError when the names are of none of the networks that are known, or the first layer is none that reads
-    an image of three colours; `source` names the file.
+    Raises: UserError when the names belong to no known network, or the first layer does not read an image of three
+    colours; `source` names the file.
     """
     expected = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(COUNTER)}
     require_known_names(tensors, source)
@@ -160,8 +161,8 @@ def take_weights(network: nn.Module, architecture: Architecture, tensors: Mappin
 
 
 def _left_out(row: Row, layout: Layout, layers: Sequence[str]) -> str:
-    """Why a block starts afresh though all that the file has of it fits: a layer of ours, in it or before it, is none
-    of the file's. Empty where there is no such layer. `layers` are ours in the order of computation.
+    """Why a block starts afresh although all that the file has of it fits: one of our layers in or before the block is
+    missing from the file. Empty if none is. `layers` are ours in the order of computation.
     """
     named = {layer for each in (*layout.rows, *sum(layout.heads, ())) for layer in each}
     blocks = {block_of(layer) for layer in row}
@@ -173,7 +174,7 @@ def _left_out(row: Row, layout: Layout, layers: Sequence[str]) -> str:
 def _taken(
     row: Row, given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, void: bool
 ) -> tuple[dict[str, tuple[str, Tensor]], str]:
-    """For the tensors of a block of ours, the name and value of the file's; or why the block starts afresh."""
+    """For each tensor of one of our blocks, the file's name and tensor; or the reason why the block starts afresh."""
     found: dict[str, tuple[str, Tensor]] = {}
     for ours, theirs in row.items():
         wanted = [name for name in expected if name.rpartition(".")[0] == ours]
@@ -187,7 +188,7 @@ def _taken(
             other = f"{theirs}.{kind}"
             if other not in given:
                 if kind == "bias" and "running_mean" not in ending:
-                    continue  # ours starts as 0, which is none
+                    continue  # ours starts at 0, which is the same as no bias
                 return {}, f"the file has no {other}"
             tensor = given[other]
             if void:
@@ -200,7 +201,7 @@ def _taken(
 
 
 def _without_void(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A head's tensor of 20 classes without the last, where `shape` has 19."""
+    """A head's tensor of 20 classes without the last one, if `shape` has 19; any other tensor as it is."""
     if tensor.dim() != len(shape):
         return tensor
     sizes = list(enumerate(zip(tensor.shape, shape, strict=True)))
@@ -217,18 +218,19 @@ def _read_as_ours(
     pooled_norm: str,
     source: str,
 ) -> dict[str, Tensor]:
-    """The first layer of a network that reads (value - mean) / std, values of 0..1, for images that are normalised as
-    ours. It is the same inside the image; around it, where both pad with zeros, these are of another colour.
+    """The first layer of a network that reads (value - mean) / std, with values of 0..1, adapted to images that are
+    normalised as ours. Inside the image its results are the same; beside it, where both pad with zeros, these stand for
+    another colour.
 
-    A constant that is left goes into the bias, or where there is none into the means of the normalisation behind it.
-    `pooled_norm` names one behind which the convolution's channels are joined by the pooled image.
+    The remaining constant goes into the bias or, if there is none, into the running means of the batch norm behind it.
+    `pooled_norm` names a batch norm over the convolution's channels and those of the pooled image.
 
-    Raises: UserError where the tensors in `source` are not of these shapes.
+    Raises: UserError when the tensors in `source` do not have these shapes.
     """
     if not (len(mean) == len(std) == 3 and min(std) > 0):
         raise UserError(
             f"{source}: expected a mean and a positive deviation for each of three colours, got {len(mean)} means and "
-            f"the deviations {', '.join(f'{each:g}' for each in std) or 'none'}; take another file"
+            f"the deviations {', '.join(f'{each:g}' for each in std) or 'none'}; use another file"
         )
     weight = _shaped(given, f"{first}.weight", (None, 3, None, None), source)
     out = weight.shape[0]
@@ -254,14 +256,14 @@ def _read_as_ours(
 
 
 def _shaped(given: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...], source: str) -> Tensor:
-    """A tensor of a file in float64, once it is known to be of a shape; None stands for any size.
+    """A tensor of a file in float64, which must have the given shape; None stands for any size.
 
-    Raises: UserError where it is not.
+    Raises: UserError when it is missing or has another shape.
     """
     came = tuple(given[name].shape) if name in given else None
     known = came is not None and len(came) == len(shape)
     if not known or any(want not in (None, have) for have, want in zip(came or (), shape, strict=True)):
         sizes = " x ".join("any" if each is None else str(each) for each in shape)
-        told = "none" if came is None else f"one of {' x '.join(map(str, came)) or 'a single number'}"
-        raise UserError(f"{source}: expected a tensor {name} of {sizes}, got {told}; take another file")
+        got = "none" if came is None else f"one of {' x '.join(map(str, came)) or 'a single number'}"
+        raise UserError(f"{source}: expected a tensor {name} of {sizes}, got {got}; use another file")
     return given[name].double()

@@ -1,4 +1,4 @@
-"""How long training steps take on a device, and in which form least, found by a few steps."""
+"""Timing a few training steps, to find how long they take on a device and in which form they are fastest."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from space import Architecture
 from space.network import Network, lone_values_kept
 
 ROUNDS = 4  # the first warms up
-MOST_SECONDS = 20.0  # after which no further round begins
+MOST_SECONDS = 20.0  # no further round begins after this
 WORTH = 0.97
-"""A form takes the place of the usual one when its steps take at most this share of the usual one's time."""
+"""A form replaces the usual one if its steps take at most this share of the usual form's time."""
 
 
 def fastest_form(
@@ -30,11 +30,11 @@ def fastest_form(
     device: str = "cpu",
     guard: Guard = nullcontext,
 ) -> Form:
-    """The form whose training steps are the fastest here: of those that the device has in hardware, the usual one
+    """The form whose training steps are fastest here, among those that the device supports in hardware: the usual one
     unless another is clearly faster.
 
-    Steps are taken in turns, on invented pictures at the recipe's batch and crop of `size`, each inside a `guard()`;
-    the best of each form counts. Nothing is drawn from, or left in, torch's global random state.
+    The forms take steps in turns, on random pictures with the recipe's batch and crop of `size`, each step inside a
+    `guard()`; the shortest step of each form counts. Nothing is drawn from, or left in, torch's global random state.
 
     Raises: UserError when the device is not there.
     """
@@ -50,7 +50,8 @@ def step_seconds(
     device: str = "cpu",
     guard: Guard = nullcontext,
 ) -> float:
-    """Duration of a step of a training by the recipe, in the form that it would have, found as `fastest_form` does.
+    """Duration in seconds of a training step by the recipe, in the form that the training would choose, measured as in
+    `fastest_form`.
 
     Raises: UserError when the device is not there.
     """
@@ -59,7 +60,7 @@ def step_seconds(
 
 
 def _fastest(seconds: dict[Form, float]) -> Form:
-    """Of forms whose first is the usual one."""
+    """The form to choose by the duration of its steps; the first one is the usual form."""
     usual, *others = seconds
     fastest = min(others, key=lambda form: seconds[form], default=usual)
     return fastest if seconds[fastest] <= WORTH * seconds[usual] else usual
@@ -75,7 +76,7 @@ def _tried(
     *,
     every: bool,
 ) -> dict[Form, float]:
-    """The shortest step in the usual form, and in `every` other one that the device has."""
+    """The shortest step in the usual form and, with `every`, in all others that the device supports."""
     on = device_of(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):  # dropout draws on the device
         torch.manual_seed(0)

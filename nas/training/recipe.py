@@ -18,21 +18,21 @@ PUBLISHED = Path(__file__).parent / "published"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderStage:
-    """A first stage of a training: the encoder alone, under a 1x1 convolution to the classes that is left behind. Its
-    schedule is one of its own, and so is that of the whole network after it.
+    """A first stage of a training: the encoder alone, under a 1x1 convolution to the classes that is discarded
+    afterwards. It has a schedule of its own, and so has the whole network after it.
 
     Raises: UserError for a value that makes no sense.
     """
 
     share: float
-    """Of the epochs of the training."""
+    """Share of the training's epochs."""
     batch_size: int
     class_weighting: float | None
-    """In place of the recipe's."""
+    """Replaces the recipe's `class_weighting`."""
     labels: Literal["coarse", "full"]
-    """`coarse`: at the encoder's stride; `full`: logits are interpolated to the image's size."""
+    """`coarse`: labels at the encoder's stride; `full`: logits are interpolated to the image's size."""
     bias: bool
-    """Of the convolution."""
+    """Whether the convolution has a bias."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -41,25 +41,24 @@ class EncoderStage:
         _check_class_weighting(self.class_weighting)
 
     def epochs_of(self, epochs: int) -> int:
-        """How many epochs of a training it has; the whole network has at least one."""
+        """Number of epochs of this stage, out of `epochs` in all; at least one is left to the whole network."""
         return min(round(self.share * epochs), epochs - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Boundary:
-    """A loss in which pixels teach more the nearer they are to where their class ends: the boundary-aware loss of
+    """A loss in which pixels weigh more the nearer they are to the boundary of their class: the boundary-aware loss of
     SwiftNet's pyramid (Oršić and Šegvić, Pattern Recognition 2020; its numbers are in the authors' code).
 
     Raises: UserError for a value that makes no sense.
     """
 
     distances: tuple[float, ...]
-    """Ascending, in pixels of what the network is shown."""
+    """Ascending distances, in pixels of the crop that the network sees."""
     weights: tuple[float, ...]
-    """Of pixels that are nearer than each of `distances` to the next one of another class; the last one, of all
-    others."""
+    """The weight of pixels that are nearer than each of `distances` to another class; then that of all others."""
     focus: float = 0.0
-    """f of another factor, exp(f (1 - p)), p being the probability of a pixel's true class."""
+    """f of a further factor exp(f (1 - p)), where p is the probability of a pixel's true class."""
 
     def __post_init__(self) -> None:
         if not self.distances or list(self.distances) != sorted(set(self.distances)) or not self.distances[0] > 0:
@@ -74,19 +73,19 @@ class Boundary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What is trained at a time."""
+class TrainingStage:
+    """One stage of a training."""
 
     encoder: bool
-    """Whether it is the encoder alone."""
+    """Whether only the encoder is trained."""
     batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training, from the first step to the last. Steps are optimiser steps; one step sees one batch.
+    """One training, from the first step to the last. A step is an optimiser step on one batch.
 
-    Raises: UserError for a value that makes no sense, or one that does not go with another.
+    Raises: UserError for a value that makes no sense, or that contradicts another.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"]
@@ -95,12 +94,12 @@ class Recipe:
     batch_size: int
 
     weight_decay: float = 0.0
-    """Decoupled for adamw only."""
+    """Weight decay, decoupled only for adamw."""
     weight_decay_of: Literal["weights", "convolutions", "all"] = field(
         default="weights", metadata=strict.LEFT_OUT_AT_DEFAULT
     )
-    """What decays: the weights of convolutions; their biases too; or all parameters, so also those of batch norms and
-    PReLU slopes."""
+    """Parameters that decay. `weights`: weights of convolutions; `convolutions`: their biases too; `all`: all
+    parameters, including batch norms and PReLU slopes."""
     momentum: float = 0.9
     """SGD's momentum; the first beta of adam and adamw."""
     second_momentum: float = 0.999
@@ -108,85 +107,86 @@ class Recipe:
 
     schedule: Literal["poly", "cosine", "steps"] = "poly"
     power: float = 0.9
-    """Of poly: the rate falls as (1 - progress) ** power."""
+    """For poly: the learning rate falls as (1 - progress) ** power."""
     final_learning_rate: float = 0.0
-    """Where poly and cosine end."""
+    """Learning rate at the end of poly and cosine."""
     milestones: tuple[float, ...] = ()
-    """Of steps: the shares of the training, ascending in 0..1, from which each of `factors` holds."""
+    """For steps: the shares of the training, ascending in 0..1, at which each of `factors` takes effect."""
     factors: tuple[float, ...] = ()
-    """Of steps: multiples of `learning_rate`, one per milestone."""
+    """For steps: multiples of `learning_rate`, one per milestone."""
     warmup_steps: int = 0
-    """Steps of the rise at the beginning; a short training spends at most a quarter of its steps on it."""
+    """Steps in which the learning rate rises at the beginning; at most a quarter of the steps of a short training."""
     warmup_start: float = 0.0
-    """The share of `learning_rate` that the rise starts from."""
+    """Share of `learning_rate` at which the rise starts."""
     warmup_growth: Literal["linear", "exponential"] = field(default="linear", metadata=strict.LEFT_OUT_AT_DEFAULT)
     gradient_clip: float | None = None
-    """The largest norm of a step's gradient."""
+    """Largest norm of a step's gradient; None: no limit."""
 
     crop: tuple[int, int] | None = None
-    """Height, width in pixels after scaling; no larger than the data set's size, which None stands for."""
+    """Height and width of the crop in pixels after scaling, at most the data set's size; None: that size."""
     scale: tuple[float, ...] = (1.0, 1.0)
-    """The smallest and the largest scale factor before the crop; each that there is where they are `listed`."""
+    """Smallest and largest scale factor before the crop; with `listed`, all scale factors."""
     scale_sampling: ScaleSampling = field(default="log", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How one is drawn: `log`, as often half as double; `uniform`; `inverse`, each side of what is cut out as likely;
-    or `listed`."""
+    """Distribution of the scale factor: `log`, half is as likely as double; `uniform`; `inverse`, uniform in the side
+    of what is cut out; or `listed`."""
     fills_crop: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether pictures are enlarged at least so much that they fill the crop: nothing is padded, but where
-    `shift_pixels` moves it over the edge."""
+    """Whether pictures are enlarged at least until they fill the crop, so that nothing is padded except where
+    `shift_pixels` moves the crop beyond the edge."""
     crop_class_share: float = field(default=1.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """A crop of whose labelled pixels one class has this share or more, or all, is cut elsewhere, up to nine times; 1:
-    none is (mmsegmentation: 0.75)."""
+    """A crop is moved elsewhere, up to nine times, if one class covers this share or more of its labelled pixels, or
+    all of them; 1: never (mmsegmentation: 0.75)."""
     flip: bool = True
-    """Mirror left and right every second time."""
+    """Whether half of the pictures are mirrored left to right."""
     shift_pixels: int = 0
-    """Largest random translation along each axis."""
+    """Largest random shift along each axis."""
     brightness: float = 0.0
     contrast: float = 0.0
     """Largest relative change of brightness and contrast."""
     saturation: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Largest relative change of saturation."""
     hue_degrees: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Largest turn of hues, one way or the other."""
+    """Largest rotation of hues in either direction."""
 
     class_uniform: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """The share of an epoch's pictures that is drawn class by class (`nas.data.showings`); 0: each is shown once."""
+    """Share of an epoch's pictures that is drawn class by class (`nas.data.showings`); 0: each is shown once."""
     class_weighting: float | None = None
-    """c of the class weights 1 / ln(c + p), p the class's share of labelled training pixels; None: equal weights."""
+    """c of the class weights 1 / ln(c + p), p being the class's share of labelled training pixels; None: all equal."""
     ohem_probability: float | None = None
-    """Online hard example mining: only pixels whose true class has a lower probability than this teach; None: all do
-    (arXiv 1604.03540; DDRNet and RDRNet: 0.9, STDC and DABNet: 0.7).
+    """Online hard example mining: only pixels whose true class has a lower probability than this count in the loss;
+    None: all pixels count (arXiv 1604.03540; DDRNet and RDRNet: 0.9, STDC and DABNet: 0.7).
     """
     ohem_share: float = 1 / 16
-    """The share of a batch's labelled pixels that teach at least, those of the lowest probability."""
+    """Least share of a batch's labelled pixels that count in the loss; the pixels of lowest probability make it up."""
     boundary: Boundary | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """None: all pixels of a class weigh the same."""
+    """Weights near boundaries of classes; None: all pixels of a class weigh the same."""
     distillation_weight: float = 1.0
-    """Of the divergence from the teacher; without a teacher it is not used."""
+    """Weight of the divergence from the teacher; not used without a teacher."""
     distillation_temperature: float = 2.0
 
     ema_decay: float = 0.0
-    """Of the exponential moving average of weights and batch-norm statistics over the steps, which is what is scored
-    and kept; 0: none. Step t decays by (1 + t) / (10 + t) at most, so that a short training forgets its start.
+    """Decay of the exponential moving average of weights and batch-norm statistics over the steps, which is scored and
+    kept; 0: no average. The decay at step t is at most (1 + t) / (10 + t), so that a short training forgets its start.
     """
     batch_norm_batches: int = 0
-    """Training batches that give batch norms fresh statistics before a scoring; 0 keeps running averages."""
+    """Training batches that give batch norms fresh statistics before each scoring; 0 keeps running averages."""
     mixed_precision: bool = True
-    """bfloat16, or float16 with loss scaling, on CUDA; the CPU computes in float32 unless a probe finds otherwise."""
+    """Whether CUDA uses bfloat16, or float16 with loss scaling. A CPU uses float32 unless a probe finds better."""
     encoder: EncoderStage | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """The encoder's stage before the whole network's, of a network with a decoder that starts without weights of a
-    whole one. None: the whole network is trained at once."""
+    """First stage, which trains the encoder alone, for networks with a decoder that do not start from weights of a
+    whole network. None: the whole network is trained at once."""
     pretrained_share: float = field(default=1.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of `learning_rate` and `weight_decay`, for layers that start with the weights in `init`."""
+    """Factor on `learning_rate` and `weight_decay` for layers that start with the weights in `init`."""
     rate_shares: Mapping[str, float] = field(default_factory=dict, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of `learning_rate`, for parts of the network, by how the names of their layers begin: `{head: 10,
-    decoder.step1: 10}`. A part without a number is all of that name."""
+    """Factors on `learning_rate` for parts of the network, by the beginnings of their layers' names: `{head: 10,
+    decoder.step1: 10}`. A part without a number covers all parts of that name."""
     seed: int = 0
     probe: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether a few steps before the first say which precision (where `mixed_precision` allows it) and memory layout
-    are the fastest here. What was found is kept beside the training. Otherwise: channels last where it is safe."""
+    """Whether to time a few steps before the first one, to find the precision (if `mixed_precision` allows it) and
+    memory layout that are fastest here; the result is stored with the training. Otherwise: channels last where it is
+    safe."""
     init: str | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """A file of pretrained weights to start from (`nas.training.pretrained`); None starts at random. One in a YAML file
-    counts from the file's folder. What a training leaves says which file it was."""
+    """File of pretrained weights to start from (`nas.training.pretrained`); None: start at random. A relative path in a
+    YAML file counts from that file's folder. The results of a training name the file."""
 
     def __post_init__(self) -> None:
         _positive(
@@ -211,19 +211,19 @@ class Recipe:
         for name in ("ohem_share", "class_uniform"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}: expected a share in 0..1, got {getattr(self, name)}")
-        self.augmentation()  # it says what is out of range
+        self.augmentation()  # raises for values out of range
         self._check_steps()
         self._check_rate_shares()
 
     def crop_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that are cut out of pictures of `size`: all of them unless it has a crop, which may be
-        larger than they are.
+        """Height and width of crops from pictures of `size`: at most `size`, even if the recipe's crop is larger;
+        without a crop, the whole picture.
         """
         height, width = self.crop or size
         return min(height, size[0]), min(width, size[1])
 
     def augmentation(self, size: tuple[int, int] | None = None) -> Augmentation:
-        """How pictures of `size` are varied; None: of some that are no smaller than the crop."""
+        """Augmentation of pictures of `size`; None: of pictures that are no smaller than the crop."""
         return Augmentation(
             crop=self.crop if size is None else self.crop_of(size),
             scale=self.scale,
@@ -239,17 +239,17 @@ class Recipe:
         )
 
     def encoder_epochs(self, architecture: Architecture, epochs: int) -> int:
-        """How many epochs of a training from the start, of so many, train the encoder alone."""
+        """Number of epochs that train the encoder alone, in a training of `epochs` epochs from the start."""
         return self.encoder.epochs_of(epochs) if self.encoder is not None and architecture.decoder is not None else 0
 
-    def stages(self, architecture: Architecture, epochs: int | None) -> tuple[Stage, ...]:
-        """The stages of a training, the whole network's first. `epochs`: of one from the start; None where it starts
-        from weights of a whole network, which has one stage.
+    def stages(self, architecture: Architecture, epochs: int | None) -> tuple[TrainingStage, ...]:
+        """The stages of a training, that of the whole network first. `epochs`: number of epochs of a training from the
+        start; None: the training starts from weights of a whole network, so it has one stage.
         """
-        whole = Stage(encoder=False, batch_size=self.batch_size)
+        whole = TrainingStage(encoder=False, batch_size=self.batch_size)
         if epochs is None or not self.encoder_epochs(architecture, epochs):
             return (whole,)
-        return (whole, Stage(encoder=True, batch_size=self.of_encoder().batch_size))
+        return (whole, TrainingStage(encoder=True, batch_size=self.of_encoder().batch_size))
 
     def of_encoder(self) -> Recipe:
         """The recipe of the encoder's stage."""
@@ -286,20 +286,20 @@ class Recipe:
 
 
 def published_recipes() -> tuple[str, ...]:
-    """Names that `load_recipe` knows."""
+    """Names that `load_recipe` accepts."""
     return tuple(sorted(path.stem for path in PUBLISHED.glob("*.yaml")))
 
 
 def recipe_of_network(name: str) -> Recipe:
-    """The recipe that a published network ("ddrnet23-slim") was trained by, as far as a recipe can say it.
+    """The recipe that a published network ("ddrnet23-slim") was trained with, as far as a recipe can express it.
 
-    Raises: UserError for what is no published network.
+    Raises: UserError when `name` is not a published network.
     """
     families = [recipe for recipe in published_recipes() if name in published() and name.startswith(recipe)]
     if not families:
         raise UserError(
             f"recipe published: expected a published network, whose own recipe is known, got '{name}'; "
-            f"{nearest(name, published())} (recipes that can be named: {', '.join(published_recipes())})"
+            f"{nearest(name, published())} (recipes by name: {', '.join(published_recipes())})"
         )
     return load_recipe(max(families, key=len))
 
@@ -324,7 +324,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 
 def beside(recipe: Recipe, folder: Path) -> Recipe:
-    """A recipe whose relative `init` counts from `folder`."""
+    """The recipe with a relative `init` resolved against `folder`."""
     if recipe.init is None or expanded(recipe.init).is_absolute():
         return recipe
     return replace(recipe, init=str((folder / recipe.init).absolute()))

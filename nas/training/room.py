@@ -1,4 +1,4 @@
-"""Whether a training fits into memory, in each of its stages, and its batches into shares for several processes."""
+"""Checks that each stage of a training fits into memory, and that its batches can be divided among processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from nas.data.share import WHOLE, Share
 from nas.host.memory import require_inference, require_training
-from nas.training.recipe import Recipe, Stage
+from nas.training.recipe import Recipe, TrainingStage
 from space.architecture import Architecture
 from space.count import memory
 from space.errors import UserError
@@ -17,15 +17,15 @@ def require_room(
     recipe: Recipe,
     size: tuple[int, int],
     num_classes: int,
-    stages: Iterable[Stage],
+    stages: Iterable[TrainingStage],
     *,
     device: str,
     share: Share = WHOLE,
 ) -> None:
-    """Refuse a training of which one of `stages` needs more memory than the device has free, for its share of batches
-    of crops of `size` (height, width), or scoring does for one whole picture.
+    """Refuse a training that needs more memory than the device has free: in one of `stages`, for this process's share
+    of batches of crops from pictures of `size` (height, width), or to score one whole picture.
 
-    Raises: ArchitectureError with what would do, or BusyError where others hold the memory that it needs.
+    Raises: ArchitectureError that says what would fit, or BusyError if other processes hold the memory that it needs.
     """
     for stage in stages:
         require_training(
@@ -48,10 +48,11 @@ def pictures_at_once(
     encoder: bool = False,
     share: Share = WHOLE,
 ) -> int:
-    """How many whole pictures of `size` (height, width) a training looks at at a time, all processes together, where it
-    takes no step: the recipe's batch, but no more of them than need the memory of a step on crops, and one at least.
+    """Number of whole pictures of `size` (height, width) that a training passes through the network at a time when it
+    takes no step, over all processes: the recipe's batch, but no more than fit into the memory of a step on crops, and
+    at least one.
 
-    It does not depend on what is free, so that trainings that take turns or share a device score alike.
+    It does not depend on the free memory, so that trainings that take turns or share a device score alike.
     """
     step = memory(architecture, recipe.crop_of(size), num_classes, encoder=encoder)
     whole, most = memory(architecture, size, num_classes, encoder=encoder), share.most_of(recipe.batch_size)
@@ -60,19 +61,19 @@ def pictures_at_once(
 
 
 def require_shares(images: int, processes: int) -> None:
-    """Refuse more processes than there are images at a time.
+    """Refuse more processes than there are images in a batch.
 
     Raises: UserError.
     """
     if processes > images:
         raise UserError(
-            f"--processes: expected an image of every batch for each process, got {processes} processes and "
+            f"--processes: expected at least one image of every batch for each process, got {processes} processes and "
             f"{images} images at a time; give {images} at most, or a larger --batch-size"
         )
 
 
 def training_bytes(architecture: Architecture, recipe: Recipe, size: tuple[int, int], num_classes: int) -> int:
-    """What a whole training from the start needs at least, in the stage that needs most or to score one picture."""
+    """Least memory in bytes for a whole training from the start: that of its largest stage, or to score one picture."""
     crop = recipe.crop_of(size)
     steps = (
         memory(architecture, crop, num_classes, encoder=stage.encoder).training_bytes(stage.batch_size)

@@ -1,4 +1,4 @@
-"""What a training reports: plain numbers, no torch."""
+"""The reports of a training: plain numbers, no torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Scores:
     """
 
     miou: float
-    """The mean over the classes that occur in the labels or in the predictions."""
+    """Mean IoU over the classes that occur in the labels or in the predictions."""
     class_iou: tuple[float | None, ...]
     """One per class; None for a class that occurs in neither."""
     pixel_accuracy: float
-    """The share of labelled pixels that are predicted right."""
+    """Share of labelled pixels that are predicted right."""
 
     def __post_init__(self) -> None:
         shares = (self.miou, self.pixel_accuracy, *(iou for iou in self.class_iou if iou is not None))
@@ -33,21 +33,21 @@ class EpochReport:
     """One finished epoch."""
 
     epoch: int
-    """Counts from 1."""
+    """Number of the epoch, from 1."""
     epochs: int
-    """Of the whole training."""
+    """Number of epochs of the whole training."""
     loss: float
-    """The mean over the epoch's steps."""
+    """Mean loss over the epoch's steps."""
     scores: Scores
-    """On the validation images."""
+    """Scores on the validation images."""
     seconds: float
-    """Of training and scoring."""
+    """Duration of training and scoring."""
     waited_for_data: float | None = None
-    """The share of `seconds` (0..1) that passed waiting for batches; None where an earlier version trained."""
+    """Share of `seconds` (0..1) spent waiting for batches; None in reports of earlier versions."""
     waited_for_lane: float | None = None
-    """The same of waiting until somebody else's timing was over."""
+    """Share of `seconds` (0..1) spent waiting for the end of another process's timing; None likewise."""
     encoder: bool = False
-    """Whether it trained the encoder alone, under a classifier of its own, which the scores are of."""
+    """Whether the epoch trained the encoder alone, under its own classifier, to which the scores belong."""
 
     def __str__(self) -> str:
         """`epoch 2/10  loss 0.512  mIoU 41.3 %`."""

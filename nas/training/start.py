@@ -18,24 +18,24 @@ from space.scopes import DECODER, part_of
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StartingNetwork:
-    """What is trained, on the CPU."""
+    """The network to train, on the CPU."""
 
     network: Network
     trained_names: tuple[str, ...]
-    """Of its weights, without those of auxiliary heads."""
+    """Names of its weights, without those of auxiliary heads."""
     inference_names: tuple[str, ...]
-    """Of the same when several paths are folded into one convolution."""
+    """Names of the same weights after several paths are folded into one convolution."""
     taken: Taken | None = None
-    """What it took of `init`."""
+    """What it took from `init`."""
 
     @property
     def is_reparameterized(self) -> bool:
-        """Whether it is trained in another form than the one that runs."""
+        """Whether it is trained with several paths, in another form than the deployed one."""
         return self.trained_names != self.inference_names
 
     @property
     def has_decoder_weights(self) -> bool:
-        """Whether it took more of `init` than an encoder."""
+        """Whether it took more from `init` than an encoder."""
         return self.taken is not None and any(part_of(layer) == DECODER for layer in self.taken.layers)
 
 
@@ -50,15 +50,15 @@ def starting_network(
     source: str = "init",
     several: bool | None = None,
 ) -> StartingNetwork:
-    """Build a network, with its auxiliary heads if these are trained. `randomness()` is entered around each building.
+    """Build a network, with its auxiliary heads if `auxiliary`. `randomness()` is entered around each build.
 
-    `weights` are those of the whole network, `init` of any that `nas.training.pretrained` knows, of which what fits is
-    taken; `source` names them. `several`: whether what is re-parameterised has several paths; None: it has, unless all
-    of it starts from weights that have none, and is the one convolution that runs.
+    `weights`: weights of the whole network. `init`: weights of any network that `nas.training.pretrained` knows, from
+    which it takes what fits; `source` names them in messages. `several`: whether re-parameterised convolutions have
+    several paths; None: they do, unless all of them start from weights of the single convolution that is deployed.
 
-    Raises: UserError when the weights do not fit or are of no known network.
+    Raises: UserError when the weights do not fit or belong to no known network.
     """
-    assert weights is None or init is None, "there is one start"
+    assert weights is None or init is None, "either `weights` or `init`"
 
     def built(*, several: bool) -> StartingNetwork:
         with randomness():
@@ -84,7 +84,7 @@ def starting_network(
     one = built(several=False)
     if one.taken is None or paths <= set(one.taken.layers):
         return one
-    whole = built(several=True)  # what is left at random needs its normalisations
+    whole = built(several=True)  # convolutions that start at random need the batch norms of their paths
     assert whole.taken is not None, "there is an init"
-    reason = f"{one.taken.reason}, and of folded convolutions all are taken or none"
+    reason = f"{one.taken.reason}, and folded convolutions are taken all together or not at all"
     return replace(whole, taken=replace(whole.taken, reason=reason))

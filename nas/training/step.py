@@ -22,7 +22,7 @@ Model = Network | EncoderModel | FakeQuantized
 
 
 class Step:
-    """Takes steps on a model. Nothing of it waits for a GPU, but for float16."""
+    """Takes optimiser steps on a model, without waiting for a GPU (except in float16)."""
 
     def __init__(
         self,
@@ -36,9 +36,13 @@ class Step:
         pretrained: Collection[nn.Parameter] = (),
         share: Share = WHOLE,
     ) -> None:
-        """`model`: on the device and in the form's layout; `class_weights` (C,); `teacher`: a network whose logits are
-        imitated; `pretrained`: parameters that began with the weights of others; `share`: of each batch that it is
-        given, where other processes take the same steps.
+        """Make the optimiser; no step is taken yet.
+
+        - `model`: the model, on the device and in the form's layout.
+        - `class_weights`: weights of the classes in the loss, (C,).
+        - `teacher`: a network whose logits are imitated.
+        - `pretrained`: parameters that started from pretrained weights.
+        - `share`: the part of each batch that this process gets, if other processes take the same steps.
         """
         self._model = model
         self._recipe = recipe
@@ -51,13 +55,13 @@ class Step:
         self.optimizer = make_optimizer(self._groups, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=form.precision == "fp16")
         self.learning_rate = recipe.learning_rate
-        """Of the last step; that of layers that start at random."""
+        """Learning rate of the last step, for layers that start at random."""
 
     def take(self, images: Tensor, labels: Tensor, step: int, steps: int) -> Tensor:
-        """Step `step` (from 0) of a schedule of `steps`; the loss before it, a scalar on the device.
+        """Take step `step` (from 0) of a schedule of `steps`; returns the loss before it, a scalar on the device.
 
-        `images` (N, 3, H, W) float32 and `labels` (N, H, W) class ids or IGNORE, on any device. Of several processes
-        each gives its share of a batch, the loss is that of the whole one, and the weights are the same afterwards.
+        `images` (N, 3, H, W) float32 and `labels` (N, H, W) class ids or IGNORE, on any device. With several processes
+        each passes its share of a batch; the loss is that of the whole batch, and all have the same weights afterwards.
         """
         recipe = self._recipe
         self.learning_rate = learning_rate(recipe, step, steps)

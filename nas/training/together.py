@@ -1,7 +1,7 @@
-"""What the processes that train one network together tell each other: sums, and when all of them are ready.
+"""Communication of the processes that train one network together: sums, and waiting for each other.
 
-Numbers on the CPU go by gloo, those on a GPU by NCCL (`nas.runs.processes` has them meet). A process that is alone
-tells nobody anything, and computes to the last bit as if nothing of this were there.
+Tensors on the CPU are exchanged by gloo, those on a GPU by NCCL (`nas.runs.processes` sets up the group). A single
+process exchanges nothing, and computes bit for bit as it would without this module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nas.data.share import Share
 
 
 def summed(value: Tensor, share: Share) -> Tensor:
-    """The sum over the processes; nothing is differentiated through it."""
+    """The sum of `value` over the processes; no gradient flows through it."""
     if share.is_whole:
         return value
     total = value.detach().clone()
@@ -28,22 +28,22 @@ def summed(value: Tensor, share: Share) -> Tensor:
 
 
 def mean_of(value: Tensor, share: Share) -> Tensor:
-    """The mean over the processes, float32; `value` itself where there is one."""
+    """The mean of `value` over the processes, float32; `value` itself if there is only one process."""
     return value if share.is_whole else summed(value.float(), share) / share.count
 
 
 def told_by_first(value: int, share: Share) -> int:
-    """The value that the first process has; what the others give does not matter."""
+    """The `value` of the first process; those of the others are ignored."""
     return int(summed(torch.tensor(0 if share.rank else value), share)) if not share.is_whole else value
 
 
 def all_have(one: bool, share: Share) -> bool:
-    """Whether this is so in every process."""
+    """Whether `one` is true in every process."""
     return one if share.is_whole else int(summed(torch.tensor(int(one)), share)) == share.count
 
 
 def all_bring(number: int, share: Share) -> bool:
-    """Whether this number is the same in every process."""
+    """Whether `number` is equal in every process."""
     if share.is_whole:
         return True
     bounds = torch.tensor([number, -number])
@@ -52,16 +52,18 @@ def all_bring(number: int, share: Share) -> bool:
 
 
 def meet(share: Share) -> None:
-    """Wait until every process is here."""
+    """Wait until every process has come here."""
     all_have(True, share)
 
 
 @contextmanager
 def entered_by_first(guard: Guard, share: Share) -> Iterator[None]:
-    """Inside a `guard()` that the first process of each machine enters for all there, and leaves when all are ready.
+    """Context of a `guard()` that the first process of each machine enters for all on that machine, and leaves when all
+    are ready.
 
-    Were each to enter it, one would wait in it for another, which waits outside for whoever waits for the first. So
-    that this does not happen between machines either, they are entered one after the other, in their order.
+    If every process entered the guard, there could be a deadlock: one waits inside for a second one, which waits
+    outside for a timing, which waits for the first one to leave. To prevent this between machines too, their guards are
+    entered one after another, in the order of the machines.
     """
     with ExitStack() as entered:
         for machine in range(share.machine_count):
@@ -73,10 +75,10 @@ def entered_by_first(guard: Guard, share: Share) -> Iterator[None]:
 
 
 class SharedNorm(nn.SyncBatchNorm):
-    """A batch norm whose statistics in training are of the images of all processes, on any device.
+    """A batch norm whose statistics in training cover the images of all processes, on any device.
 
-    Torch's is for GPUs alone, and cannot do with a process that has no image: in half precision what that one tells is
-    of another type, and what it reads has no gradient, so that the others wait for ever.
+    Torch's own is only for GPUs and cannot handle a process without images: in half precision such a process sends
+    another type, and its input has no gradient, so that the others wait for ever.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ class SharedNorm(nn.SyncBatchNorm):
             return super().forward(x)
         over = (0, 2, 3)
         values = x.float()
-        count = values.new_full((1,), values.numel() / values.shape[1])  # on the GPU: to send it one is to wait
+        count = values.new_full((1,), values.numel() / values.shape[1])  # made on the GPU: sending it would wait
         sums = torch.cat([values.sum(over), count])
         sums = _summed_with_gradient(sums)
         total = sums[-1]
@@ -98,19 +100,19 @@ class SharedNorm(nn.SyncBatchNorm):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Let the running statistics follow those of a batch: as a plain average where there is no momentum."""
+        """Update the running statistics with those of a batch; without momentum, as a plain average."""
         assert self.running_mean is not None, "its statistics are kept"
         assert self.running_var is not None, "its statistics are kept"
         assert self.num_batches_tracked is not None, "its statistics are kept"
         self.num_batches_tracked += 1
-        # A tensor either way: to ask a GPU for the number is to wait for it.
+        # A tensor in both cases: reading the number from a GPU would wait for it.
         share = 1 / self.num_batches_tracked if self.momentum is None else mean.new_full((), self.momentum)
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance, share)
 
 
 def share_norms(network: nn.Module, share: Share) -> None:
-    """Let the batch norms of a network take their statistics over all processes; names and values stay as they are."""
+    """Make the batch norms of a network take their statistics over all processes; names and values stay as they are."""
     if share.is_whole:
         return
     for parent in list(network.modules()):
@@ -122,16 +124,17 @@ def share_norms(network: nn.Module, share: Share) -> None:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], loss: Tensor, share: Share) -> Tensor:
-    """Let the gradients be their mean over the processes; that of the loss, which goes with them.
+    """Replace the gradients by their mean over the processes; returns that of the loss, which is sent along.
 
-    They go all at once after the backward pass: networks for real time are small, and a step is long beside it.
+    All gradients are sent at once after the backward pass: real-time networks are small, so that this takes little time
+    compared with the step.
     """
     if share.is_whole:
         return loss
     gradients = [each.grad for each in parameters if each.grad is not None]
     together = torch.cat([each.flatten() for each in (*gradients, loss)])
-    # A GPU would wait for ever for numbers that another one does not bring.
-    assert all_bring(together.numel(), share), f"other processes bring other gradients than these {together.numel():,}"
+    # A GPU would wait for ever for numbers that another one does not send.
+    assert all_bring(together.numel(), share), f"expected {together.numel():,} gradients from each process, got others"
     dist.all_reduce(together)
     together /= share.count
     *means, of_loss = torch.split(together, [each.numel() for each in (*gradients, loss)])
@@ -141,7 +144,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], loss: Tensor, share: S
 
 
 class _SumWithGradient(torch.autograd.Function):
-    """The sum over the processes, which the loss of each depends on."""
+    """The sum over the processes, with a gradient, since the loss of each process depends on it."""
 
     @staticmethod
     def forward(context: Any, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training one architecture, epoch by epoch, so that it can be stopped and continued anywhere between two."""
+"""Training one architecture epoch by epoch; it can be stopped and continued between any two epochs."""
 
 from __future__ import annotations
 
@@ -69,19 +69,23 @@ class Trainer:
     ) -> None:
         """Build the network and everything around it; nothing is trained yet.
 
-        `weights`: inference weights to start from; auxiliary heads start fresh. `init`: tensors of any network that
-        `nas.training.pretrained` knows, of which what fits is taken. In which form what is re-parameterised trains is
-        told in `nas.training.start`. `threads`: of torch (for the whole process) and of the loaders; None leaves
-        torch's, and gives loaders their usual ones. `teacher`: a trained network whose logits are imitated beside the
-        labels; moved to `device`. `grid`: what an INT8 form of the weights rounds, which this training and its scores
-        round too. `rungs`: the epochs, ascending, at which the learning rate has come to the end of its schedule;
-        another one goes on from the weights, and after the last the training is finished. Empty: one schedule of all
-        epochs. `form`: of computing on this device; None is the usual one. `guard()` is entered around every training
-        step (on a GPU: every few of them), every scored batch, and every few labels whose classes are counted; `count`
-        is told of the images of every step and every scored batch. `share`: of every batch, where several processes
-        train one network together. Each makes the same calls; `weights` and `save` are asked of the first.
+        - `device`: name of the device to train on.
+        - `threads`: threads of torch (for the whole process) and of loaders; None: the numbers they use by default.
+        - `weights`: inference weights to start from; auxiliary heads start afresh.
+        - `init`: tensors of any network that `nas.training.pretrained` knows; what fits is taken.
+        - `teacher`: trained network, moved to `device`, whose logits are imitated in addition to the labels.
+        - `grid`: grid of an INT8 form, to which the weights and activations of training and scoring are rounded.
+        - `rungs`: ascending epochs at which a learning-rate schedule ends; the training ends at the last one.
+        - `form`: precision and memory layout on this device; None: the usual form.
+        - `guard`: entered around each step (several on a GPU), each scored batch and every few labels to be counted.
+        - `count`: called with the number of images of every step and every scored batch.
+        - `share`: part of every batch for this process, if several train one network together.
 
-        Raises: UserError when the device is not there, the weights do not fit or are of no known network;
+        Without `rungs` there is one schedule of all epochs. `nas.training.start` decides whether re-parameterised
+        convolutions train with several paths. Processes that train together make the same calls, except that `weights`
+        and `save` are called only in the first.
+
+        Raises: UserError when there is no such device, or the weights do not fit or belong to no known network;
         ArchitectureError when training needs more memory than there is.
         """
         self.architecture = architecture
@@ -116,8 +120,8 @@ class Trainer:
         )
         start = self._start()
         self.encoder_epochs = 0
-        """How many of the first epochs train the encoder alone; what is scored then is the encoder under a classifier
-        of its own."""
+        """Number of epochs at the start that train the encoder alone; their scores are those of the encoder under its
+        own classifier."""
         if weights is None and teacher is None and not start.has_decoder_weights:
             room(recipe.stages(architecture, self._rungs[0])[1:])
             self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0])
@@ -128,19 +132,19 @@ class Trainer:
         self._began = time.perf_counter(), *self._waited()
 
     def _train_from(self, start: StartingNetwork) -> None:
-        """Make this the network that is trained."""
+        """Make `start` the network that is trained."""
         self._trained_keys, self._inference_keys = start.trained_names, start.inference_names
         self.is_reparameterized = start.is_reparameterized
-        """Whether what is re-parameterised trains in another form than the one that runs."""
+        """Whether re-parameterised convolutions train with several paths."""
         self.taken = start.taken
-        """Of `init`."""
+        """What was taken from `init`."""
         share_norms(start.network, self._share)
         self.form = self._given_form or usual_form(start.network, self.device, self.recipe)
         # torch's annotations leave memory_format out.
         self.network = start.network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
 
     def _begin_stage(self) -> None:
-        """Prepare what trains the next epoch: the encoder alone, or the whole network."""
+        """Set up the stage of the next epoch: the encoder alone, or the whole network."""
         recipe, model = self.recipe, cast("Model", self.network)
         if self.epoch < self.encoder_epochs:
             assert recipe.encoder is not None, "it has epochs"
@@ -177,21 +181,20 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step; of the recipe before the first."""
+        """Learning rate of the last step; before the first step, that of the recipe."""
         return self._step.learning_rate
 
     @property
     def finished(self) -> bool:
-        """Whether every epoch of the recipe is done, or all up to the last rung."""
+        """Whether all epochs of the recipe are done, or those up to the last rung."""
         return self.epoch >= self._rungs[-1]
 
     def run_epoch(self) -> EpochReport:
         """Train one epoch and score the network on the validation images.
 
-        Raises: TrainingError when the loss or a scored logit is no finite number; DataError when a batch cannot be
-        read.
+        Raises: TrainingError when the loss or a scored logit is not finite; DataError when a batch cannot be read.
         """
-        assert not self.finished, "the training is finished; look at `finished` first"
+        assert not self.finished, "the training is finished; check `finished` first"
         if isinstance(self._model, EncoderModel) and self.epoch >= self.encoder_epochs:
             self._begin_stage()
         self._began = time.perf_counter(), *self._waited()
@@ -214,30 +217,30 @@ class Trainer:
         return report
 
     def waits(self) -> tuple[float, float]:
-        """The shares (0..1) of the epoch under way that passed so far waiting for batches, and for the guard."""
+        """The shares (0..1) of the current epoch's time so far spent waiting for batches and for the guard."""
         return self._spent()[1:]
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the weights for inference, on the CPU: those of `architecture.build(num_classes)`."""
+        """A copy of the inference weights on the CPU: those of `architecture.build(num_classes)`."""
         return _copied(folded_state(self._kept), self._inference_keys)
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """The same before several paths are folded into one convolution: what a later training goes on from."""
+        """A copy of the weights before paths are folded into one convolution: what a later training starts from."""
         return _copied(self._kept.state_dict(), self._trained_keys)
 
     @property
     def _scored(self) -> nn.Module:
-        """What is scored: the average over the steps, or the model as the last step left it."""
+        """The model to score: the average over the steps, or the model after the last step."""
         return self._model if self._average is None else self._average.module
 
     @property
     def _kept(self) -> nn.Module:
-        """What is kept: the network that is scored."""
+        """The network to keep: the one in the model that is scored."""
         scored = self._scored
         return scored.network if isinstance(scored, (EncoderModel, FakeQuantized)) else scored
 
     def save(self, path: str | Path) -> None:
-        """Write everything that `restore` needs; a file that was there is replaced only by a complete one."""
+        """Write everything that `restore` needs; an existing file is replaced only by a complete one."""
         checkpoint = Checkpoint(
             epoch=self.epoch,
             identity=self._identity(),
@@ -250,22 +253,22 @@ class Trainer:
         save_checkpoint(path, checkpoint)
 
     def restore(self, path: str | Path) -> None:
-        """Go on where the training that wrote `path` was saved.
+        """Continue the training that was saved to `path`.
 
-        Raises: DamagedError when the file is damaged, and then this trainer is of no more use; UserError when it is of
-        another architecture, recipe or data set.
+        Raises: DamagedError when the file is damaged, after which this trainer cannot be used; UserError when the file
+        belongs to another architecture, recipe or data set.
         """
         checkpoint = load_checkpoint(path, self._identity())
         try:
-            self.epoch = int(checkpoint.epoch) - 1  # the last that was trained
-            # Earlier versions began otherwise from `init`: with several paths always, and with the encoder alone.
+            self.epoch = int(checkpoint.epoch) - 1  # the last one that was trained
+            # Earlier versions started differently from `init`: always with several paths, and with the encoder alone.
             several = are_of_training_form(checkpoint.network)
-            if another := several != self.is_reparameterized:
+            if other_form := several != self.is_reparameterized:
                 self._train_from(self._start(several=several))
             if checkpoint.history:
                 began = checkpoint.history[0].encoder
                 self.encoder_epochs = self.recipe.encoder_epochs(self.architecture, self._rungs[0]) if began else 0
-            if another or isinstance(self._model, EncoderModel) != (max(self.epoch, 0) < self.encoder_epochs):
+            if other_form or isinstance(self._model, EncoderModel) != (max(self.epoch, 0) < self.encoder_epochs):
                 self._begin_stage()
             self._model.load_state_dict(checkpoint.network)
             restore_optimizer(self._step.optimizer, checkpoint.optimizer)
@@ -275,19 +278,19 @@ class Trainer:
                 self._average.load_state_dict(checkpoint.average)
             self.epoch += 1
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            if is_shortage(error) or isinstance(error, UserError):  # of a stage that begins here
+            if is_shortage(error) or isinstance(error, UserError):  # raised by a stage that begins here
                 raise
             reason = " ".join(str(error).split())[:200]
-            if checkpoint.history:  # its checksum held
+            if checkpoint.history:  # its checksum was right
                 raise UserError(
-                    f"{path}: expected the state of this training, got that of another version's ({reason}); continue "
+                    f"{path}: expected the state of this training, got that of another version ({reason}); continue "
                     "with the version that wrote it, or start a new training"
                 ) from None
             raise DamagedError(f"{path}: expected the state of this training, got a damaged one ({reason})") from None
         self.history = tuple(checkpoint.history)
 
     def _train_epoch(self) -> float:
-        """Mean loss over the steps."""
+        """Train one epoch; returns the mean loss over its steps."""
         self._model.train()
         taken: list[Tensor] = []
         losses: list[float] = []
@@ -310,14 +313,14 @@ class Trainer:
                 self._count(len(images))
         assert losses, "a loader of the training split gives at least one batch"
         if not all(parameter.isfinite().all() for parameter in self._model.parameters()):
-            raise self._diverged(len(losses), "weights that are not")  # only the last step's gradient can do this
+            raise self._diverged(len(losses), "weights that are not finite")  # only by the last step's gradient
         total = 0.0
         for loss in losses:
             total += loss
         return total / len(losses)
 
     def _place(self, step: int) -> tuple[int, int]:
-        """Which step of its schedule that step of this epoch is, and how many the schedule has."""
+        """The position in its schedule of a step of this epoch, and the length of the schedule in steps."""
         steps = len(self._loaders.train)
         ends = (self.encoder_epochs, *self._rungs)
         begin = max((end for end in ends if end <= self.epoch), default=0)
@@ -325,12 +328,12 @@ class Trainer:
         return (self.epoch - begin) * steps + step, (end - begin) * steps
 
     def _waited(self) -> tuple[float, float]:
-        """Seconds that passed so far waiting for batches, and for the guard."""
+        """Seconds spent waiting for batches and for the guard so far."""
         each = [loader.waited for loader in self._loaders.each]
         return sum(one.data_seconds for one in each), sum(one.guard_seconds for one in each)
 
     def _spent(self) -> tuple[float, float, float]:
-        """Seconds of the epoch under way, and which shares of them passed waiting for batches and for the guard."""
+        """Seconds of the current epoch so far, and the shares of them spent waiting for batches and for the guard."""
         began, *before = self._began
         seconds = time.perf_counter() - began
         data, lane = ((now - then) / seconds for now, then in zip(self._waited(), before, strict=True))
@@ -346,7 +349,7 @@ class Trainer:
     def _score(self) -> Scores:
         if (statistics := self._loaders.statistics) is not None:
             # Before every scoring, not only the last: training itself never reads the statistics, and scores
-            # that decide whether a trial goes on must not depend on how far they lag behind.
+            # that decide whether a trial goes on must not depend on how far the statistics lag behind.
             reestimate_batch_norm(
                 self._scored,
                 statistics.loader,
@@ -363,12 +366,12 @@ class Trainer:
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[None]:
-        """Random numbers of the seed and the epoch only; the global state is put back afterwards. In an epoch (from 1)
-        each process has its own: the images that they drop channels of are not the same.
+        """Context whose random numbers depend only on the seed and the epoch; the global state is restored afterwards.
+        In an epoch (from 1) each process has its own numbers, since dropout acts on different images in each.
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            own = self._share.rank << 52 if epoch else 0  # beyond all that seeds and epochs lead to
+            own = self._share.rank << 52 if epoch else 0  # beyond all sums of seeds and epochs
             torch.manual_seed(own + self.recipe.seed * 1_000_003 + epoch)
             yield
 

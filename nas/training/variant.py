@@ -1,4 +1,4 @@
-"""`Variant`: what a training does otherwise than a recipe says, as data."""
+"""`Variant`: changes to a recipe, as data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from space.errors import UserError
 from space.head import AUXILIARY_WEIGHT, AUXILIARY_WIDTH, MOST_WEIGHT, STEM, Auxiliary
 
 SURE_PLACES = 2
-"""Where heads can stand in every network of two stages or more: in that of two whose logits are those of its last
-stage, on the one before it and on the stem.
+"""Places for heads in every network of two stages or more. A network of two stages whose last stage gives the logits
+has no others: the first stage and the stem.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What is changed in a recipe; everything that is None stays as the recipe has it.
+    """Changes to a recipe; a field that is None keeps the recipe's value.
 
     Raises: UserError for a value that makes no sense in any recipe.
     """
@@ -26,17 +26,17 @@ class Variant:
     learning_rate: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     epochs: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     ohem_probability: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """1 lets every pixel teach, where the recipe mines hard examples."""
+    """1 turns off the recipe's hard example mining: all pixels count in the loss."""
     ema_decay: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """0 averages nothing, where the recipe does."""
+    """0 turns off the recipe's averaging of weights."""
     class_uniform: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """0 shows each picture once, where the recipe draws a share of them class by class."""
+    """0 turns off the recipe's class-uniform sampling: each picture is shown once."""
     deep_supervision: bool | tuple[float, ...] = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether a network without auxiliary heads is trained with some (NDNet's), which are left behind: the weights of
-    their losses, from the last stage to the first, then the stem; 0: none there, but not at both of the first two
-    places. True is (0.4,), NDNet's; STDC has (1, 1)."""
+    """Auxiliary heads (NDNet's) for a network without any, discarded after training: the weights of their losses, from
+    the last stage to the first, then the stem. 0: no head at that place; one of the first two must be above 0. True is
+    (0.4,), NDNet's; STDC has (1, 1)."""
     distillation: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether a larger network teaches it, where there is a more accurate one."""
+    """Whether a larger and more accurate network teaches it, if there is one."""
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -53,11 +53,11 @@ class Variant:
             raise UserError(f"ema_decay: expected a number in 0..1 (below 1), got {self.ema_decay}")
 
     def __str__(self) -> str:
-        """`ohem_probability 0.7, distillation`; `the study's recipe` where nothing is changed."""
+        """`ohem_probability 0.7, distillation`; `the study's recipe` if nothing is changed."""
         return ", ".join(_words(name, value) for name, value in strict.plain(self).items()) or "the study's recipe"
 
     def of(self, recipe: Recipe) -> Recipe:
-        """The recipe with what is changed."""
+        """The recipe with these changes."""
         return replace(
             recipe,
             learning_rate=recipe.learning_rate if self.learning_rate is None else self.learning_rate,
@@ -68,9 +68,9 @@ class Variant:
         )
 
     def trains(self, architecture: Architecture) -> Architecture:
-        """What is trained for an architecture: the same network, with auxiliary heads where they are asked for. The
-        first stands on the last stage, or before it where the logits are those of the last; each further one on the
-        stage before, down to the stem. Weights for which there are no stages left are not used.
+        """The architecture to train in place of `architecture`: the same network, with auxiliary heads if asked for.
+        The first head is on the last stage, or on the one before if the last stage gives the logits; each further head
+        is one stage earlier, down to the stem. Weights that are left over are not used.
         """
         if not self.deep_supervision or architecture.auxiliary:
             return architecture
@@ -93,6 +93,6 @@ def _words(name: str, value: Any) -> str:
 def _check_weights(weights: tuple[float, ...]) -> None:
     if not any(weights[:SURE_PLACES]) or not all(0 <= weight <= MOST_WEIGHT for weight in weights):
         raise UserError(
-            f"deep_supervision: expected true, or weights of heads in 0..{MOST_WEIGHT:g}, the last stage's first, one "
-            f"of the first {SURE_PLACES} above 0, as some networks have no more places; got {list(weights)}"
+            f"deep_supervision: expected true, or weights of heads in 0..{MOST_WEIGHT:g}, the last stage's first, with "
+            f"one of the first {SURE_PLACES} above 0 (some networks have no more places); got {list(weights)}"
         )

@@ -1,4 +1,4 @@
-"""Weights of a network: safetensors files, and loading them into a network with an answer when they do not fit."""
+"""Weights of a network: safetensors files, and loading them into a network with a clear error if they do not fit."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from space.errors import UserError, nearest
 
 VARIANCE = "running_var"
 FLOATING = ("weight", "bias", "running_mean", VARIANCE)
-"""Of the tensors of a layer; counters are whole numbers."""
+"""Kinds of tensors of a layer that are floating point; counters are integers."""
 CHECKSUM = "sha256"
-"""The word of a file's metadata that tells whether its tensors and its other words are those that were written."""
+"""Key of a file's metadata that holds a checksum of its tensors and of its other metadata."""
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights and a few words about them (architecture key, data set, ...) to a safetensors file, atomically."""
+    """Write weights and metadata (architecture key, data set, ...) to a safetensors file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    data = save(
-        tensors, {**metadata, CHECKSUM: _checksum(tensors, metadata)}
-    )  # its `save_file` makes files that nobody else may read
+    # Not `save_file`, whose files no other user may read.
+    data = save(tensors, {**metadata, CHECKSUM: _checksum(tensors, metadata)})
     write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
 
 
@@ -45,13 +44,13 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise _unreadable(Path(path), error) from None
     written = words.pop(CHECKSUM, None)
-    if written is not None and written != _checksum(tensors, words):  # files of others have none
-        raise _unreadable(Path(path), "its checksum is another")
+    if written is not None and written != _checksum(tensors, words):  # files of other programs have none
+        raise _unreadable(Path(path), "checksum mismatch")
     return tensors
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What `save_weights` was told about the weights.
+    """The metadata that `save_weights` wrote.
 
     Raises: UserError as `load_weights`.
     """
@@ -66,7 +65,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
-    """Of names, types, shapes and bytes of tensors (on the CPU, contiguous), and of the words beside them."""
+    """Checksum of the names, types, shapes and bytes of tensors (on the CPU, contiguous), and of other metadata."""
     digest = hashlib.sha256(json.dumps(dict(sorted(words.items()))).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
@@ -75,7 +74,7 @@ def _checksum(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file's tensors, which are not read.
+    """Names and shapes of the tensors in a safetensors file, without reading the tensors.
 
     Raises: UserError as `load_weights`.
     """
@@ -90,7 +89,7 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def load_into(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into a network of the same architecture and number of classes; `source` names them in errors.
 
-    Counters of batch norms (`num_batches_tracked`) may be missing, as in files of 2017.
+    Counters of batch norms (`num_batches_tracked`) may be missing, as in files from 2017.
 
     Raises: UserError naming the first weight that is missing, unknown or of another shape, before any is copied.
     """
@@ -118,11 +117,11 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], source: str) ->
 
 
 def require_usable(weights: Mapping[str, Tensor], source: str | Path) -> None:
-    """That a network can compute with these numbers: it makes an answer of others all the same. Those of layers are
-    floating point, since what was rounded to whole numbers is lost; all are finite; and no variance is negative.
-    `source` names them.
+    """Require numbers that a network can compute with; with others it would give an answer all the same. Weights of
+    layers must be floating point, since rounding to integers loses them; all must be finite; and no variance may be
+    negative. `source` names them.
 
-    Raises: UserError naming the first weight that is none.
+    Raises: UserError naming the first weight that breaks these rules.
     """
     for name, tensor in weights.items():
         kind, wrong = name.rpartition(".")[2], ""
@@ -133,7 +132,7 @@ def require_usable(weights: Mapping[str, Tensor], source: str | Path) -> None:
         elif kind == VARIANCE and (tensor.float() < 0).any():
             wrong = "variances of at least 0, got negative ones"
         if wrong:
-            raise UserError(f"{source}: expected {wrong} in {name}; take another file")
+            raise UserError(f"{source}: expected {wrong} in {name}; use another file")
 
 
 def _check_readable(path: Path) -> None:

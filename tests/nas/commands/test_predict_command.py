@@ -120,7 +120,7 @@ def test_weights_that_are_no_numbers_give_no_answer(nas, trained, pictures, smal
             ("evaluate", small, "--data", f"folder:{pictures}"),
         ):
             told = nas(*command, "--weights", file, "--out", tmp_path / "out.onnx").refusal()
-            assert f"w.safetensors: expected {said}; take another file" in told
+            assert f"w.safetensors: expected {said}; use another file" in told
 
 
 def test_logits_that_are_no_numbers_give_no_answer(nas, trained, pictures, small, tmp_path):

@@ -233,7 +233,7 @@ def test_it_is_said_in_which_form_folded_weights_train(nas, plain_network, pictu
     (tmp_path / "rep.yaml").write_text(plain_network((12, 1), rep=True).to_yaml())
     partly = nas(*words(tmp_path / "rep.yaml", pictures, out, "--epochs", "1", "--init", file)).refusal()
     assert "of which nothing fits: stage0.block0" in partly
-    assert partly.endswith(", and of folded convolutions all are taken or none")
+    assert partly.endswith(", and folded convolutions are taken all together or not at all")
     (tmp_path / "rep.yaml").write_text(plain_network((8, 1), rep=True).to_yaml())
     told = nas(*words(tmp_path / "rep.yaml", pictures, out, "--epochs", "1", "--init", file)).done().out
     assert re.search(

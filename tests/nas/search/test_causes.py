@@ -31,7 +31,7 @@ def of_torch(call: object) -> Exception:
         FULL,
         PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
         DataError("a.png: expected a picture, got a damaged file"),
-        DamagedError("weights.safetensors: its checksum is another"),
+        DamagedError("weights.safetensors: checksum mismatch"),
         MemoryError("Unable to allocate 16.0 KiB for an array"),
         RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed"),
         RuntimeError("CUDA error: device-side assert triggered"),

@@ -184,7 +184,7 @@ def test_grouped_pixels_are_counted_by_group() -> None:
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
-        ({"scales": (1.0, 1.0)}, "scales: expected 1 to 16 different ones"),
+        ({"scales": (1.0, 1.0)}, "scales: expected 1 to 16 different scales"),
         ({"scales": (0.0,)}, "scales: expected 0.125 to 8, got 0"),
         ({"scales": (float("nan"),)}, "scales: expected 0.125 to 8, got nan"),
         ({"window": (4, 64)}, "window: expected height and width of at least 16 pixels"),

@@ -409,11 +409,11 @@ class Anything:
         ),
         (
             {"conv1.weight": torch.ones(1).to(torch.float8_e4m3fn), "bn1.running_var": torch.tensor([0.0, -1e-3])},
-            r"expected variances of at least 0, got negative ones in bn1.running_var; take another file",
+            r"expected variances of at least 0, got negative ones in bn1.running_var; use another file",
         ),
         (
             {"bn1.num_batches_tracked": torch.tensor(3), "conv1.weight": torch.ones(1, dtype=torch.int32)},
-            r"expected weights of floating point, got int32 in conv1.weight; take another file",
+            r"expected weights of floating point, got int32 in conv1.weight; use another file",
         ),
     ],
 )

@@ -124,7 +124,8 @@ def test_what_takes_some_of_them_is_trained_as_all_paths(architecture, dataset, 
     assert started.is_reparameterized
     assert several(started) == several(trained)
     assert re.fullmatch(
-        r"stage2\.\S+ is of shape .*, and of folded convolutions all are taken or none", started.taken.reason
+        r"stage2\.\S+ is of shape .*, and folded convolutions are taken all together or not at all",
+        started.taken.reason,
     )
 
 

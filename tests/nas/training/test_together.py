@@ -105,7 +105,7 @@ def test_a_shared_norm_follows_batches_as_the_norm_of_one_process_does() -> None
 def test_processes_with_unlike_gradients_end_instead_of_waiting() -> None:
     done = run(UNLIKE)
     assert done.returncode
-    assert "bring other gradients" in done.stderr
+    assert "gradients from each process, got others" in done.stderr
 
 
 def test_processes_that_cannot_begin_are_a_failure() -> None:

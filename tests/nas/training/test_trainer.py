@@ -246,7 +246,7 @@ def test_a_damaged_checkpoint_is_refused(straight, architecture, dataset, tmp_pa
     straight.save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(UserError, match=r"checkpoint.pt: expected a checkpoint, got another or a damaged file"):
+    with pytest.raises(UserError, match=r"checkpoint.pt: expected a checkpoint, got something else or a damaged file"):
         Trainer(architecture, dataset, RECIPE, threads=1).restore(path)
 
 
