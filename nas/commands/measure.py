@@ -107,12 +107,14 @@ def run(options: argparse.Namespace) -> Verdict | None:
     if options.calibrate and options.budget is not None:
         raise UserError("--calibrate judges no network; leave out --budget")
     budget = None if options.budget is None else Budget.parse(options.budget)
-    names = () if options.calibrate else options.architectures or space.published()
-    architectures = {name: load_architecture(name) for name in dict.fromkeys(names)}
+    given = tuple(dict.fromkeys(options.architectures))
+    architectures = {name: load_architecture(name) for name in given}
+    if not given and not options.calibrate:  # never folders that have the names of published networks
+        architectures = {name: space.load(name) for name in space.published()}
     if options.out:  # names are written to files there
         for name in architectures:
             require_utf8(name)
-    terms = certified.measured_as_certified(options, tuple(architectures))
+    terms = certified.measured_as_certified(options, given)
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     processes = _processes(options)
     networks = calibration.NETWORKS if options.networks is None else options.networks
@@ -128,10 +130,10 @@ def run(options: argparse.Namespace) -> Verdict | None:
         meter = Meter(target, size, classes, patience_seconds=common.patience(options))
         what = _words(networks, "random network") if options.calibrate else _words(len(architectures), "network")
         of_classes = "" if options.calibrate else f", {classes} classes"
-        graphs = _deployed_graphs(architectures, target, size, classes)
+        graphs = _deployed_graphs(given, target, size, classes)
         # Printed before the meter starts its process, which takes seconds.
         common.say(f"{what} on {target} at {size[0]}x{size[1]}, batch 1{of_classes}{terms}")
-        certified.say_untrained([name for name in architectures if name not in graphs], target, size, classes)
+        certified.say_untrained([name for name in given if name not in graphs], target, size, classes)
         stack.enter_context(meter)
         if options.calibrate:
             _calibrate(meter, networks, out, progress)

@@ -19,9 +19,11 @@ from nas.runs import zoo
 from nas.runs.beginning import RECORD, TENSORS
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, read_certificate
 from nas.runs.data_seen import FILE as DATA_SEEN
-from nas.runs.folder import WINNER, WINNERS
+from nas.runs.data_seen import DataSeen
+from nas.runs.folder import STUDY, TRIALS, WINNER, WINNERS, RunFolder
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.runs.trial import PROGRESS
+from nas.storage.records import cached_record
 from nas.training.recipe import Recipe
 from nas.training.scores import Scores
 from space import Architecture, UserError
@@ -127,8 +129,9 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
 
     Raises: UserError when one of them is not there.
     """
-    found = folder_of(folder)
+    found = _network_in(folder)
     if found is None:
+        _require_finished(folder)
         raise UserError(f"{folder}: expected a folder with {ARCHITECTURE} and {WEIGHTS}, got neither; check the path")
     weights = found / WEIGHTS
     if not weights.is_file():
@@ -137,12 +140,38 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
     return _certified_architecture(found), weights
 
 
-def folder_of(name_or_path: str | Path) -> Path | None:
+def folder_named(name_or_path: str) -> Path | None:
+    """The folder that a name or path means; None where it means a published network, a file, or nothing.
+
+    A published network and a winner in the zoo keep their names, unless a folder of that name holds a network.
+    """
+    path, in_zoo = Path(name_or_path), name_or_path in zoo.names()
+    is_known = in_zoo or name_or_path in space.published()
+    if path.is_dir() and (not is_known or _holds_network(path)):
+        return path
+    return zoo.WINNERS / name_or_path if in_zoo else None
+
+
+def folder_of(name_or_path: str) -> Path | None:
     """The folder of that name or path, or the winner's in it, that holds an architecture; None when there is none.
 
     Raises: UserError when there is a winner for each of several budgets.
     """
-    path = zoo.place_of(name_or_path)
+    folder = folder_named(name_or_path)
+    return None if folder is None else _network_in(folder)
+
+
+def _holds_network(folder: Path) -> bool:
+    """Whether there is an architecture in a folder, in the winner in it, or in one of its winners."""
+    places = (ARCHITECTURE, f"{WINNER}/{ARCHITECTURE}", f"{WINNERS}/[!.]*/{ARCHITECTURE}")
+    return any(file.is_file() for place in places for file in folder.glob(place))
+
+
+def _network_in(path: Path) -> Path | None:
+    """The folder that holds an architecture: `path`, or the winner's in it; None when there is none.
+
+    Raises: UserError when there is a winner for each of several budgets.
+    """
     found = next((folder for folder in (path, path / WINNER) if (folder / ARCHITECTURE).is_file()), None)
     if found is None and (several := sorted(file.parent for file in path.glob(f"{WINNERS}/[!.]*/{ARCHITECTURE}"))):
         raise UserError(
@@ -205,11 +234,12 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
 
     Raises: UserError when one of them is missing or unreadable.
     """
-    path = zoo.place_of(name_or_path)
-    if path.is_dir() and weights is None:
-        architecture, file = load_winner(path)
+    folder = folder_named(name_or_path)
+    if folder is not None and weights is None:
+        architecture, file = load_winner(folder)
     elif weights is None:
         load_architecture(name_or_path)  # a name that nothing has is told first
+        _require_finished(Path(name_or_path))
         raise UserError(f"'{name_or_path}' is an architecture without weights; give --weights FILE.safetensors")
     else:
         architecture, file = load_architecture(name_or_path), Path(weights)
@@ -227,12 +257,13 @@ def load_architecture(name_or_path: str) -> Architecture:
 
     Raises: UserError when there is none, with the nearest name.
     """
-    path = zoo.place_of(name_or_path)
-    if not path.is_dir():
+    named = folder_named(name_or_path)
+    if named is None:
         return space.load(name_or_path, others=zoo.names())
-    folder = folder_of(path)
+    folder = _network_in(named)
     if folder is None:
-        raise UserError(f"{path}: expected a folder with {ARCHITECTURE}, got one without; check the path")
+        _require_finished(named)
+        raise UserError(f"{named}: expected a folder with {ARCHITECTURE}, got one without; check the path")
     return _certified_architecture(folder)
 
 
@@ -257,6 +288,20 @@ def digest_of(file: Path) -> str:
     """The SHA-256 of a file, as certificates have it."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _require_finished(folder: Path) -> None:
+    """Raises: UserError for the folder of a search or of a training that has no network yet, with how to go on."""
+    if (folder / STUDY).is_file() and (folder / TRIALS).is_dir():
+        raise UserError(
+            f"{folder}: expected a finished search, got one without a winner yet; wait for it, or go on with: "
+            f"{RunFolder(folder).resume}"
+        )
+    if (folder / CHECKPOINT).is_file() or cached_record(folder / DATA_SEEN, DataSeen) is not None:
+        raise UserError(
+            f"{folder}: expected a finished training, got one that has not ended; wait for it, or give its `nas train` "
+            "command again with --resume"
+        )
 
 
 def _certified_architecture(folder: Path) -> Architecture:

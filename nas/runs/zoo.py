@@ -16,11 +16,3 @@ WINNERS = Path(__file__).with_name("winners")
 def names() -> tuple[str, ...]:
     """Names of the winners, sorted."""
     return tuple(sorted(file.parent.name for file in WINNERS.glob(f"*/{CERTIFICATE}")))
-
-
-def place_of(name_or_path: str | Path) -> Path:
-    """The folder of a winner for its name, unless something of that name is in the current folder; any other path is
-    itself.
-    """
-    path = Path(name_or_path)
-    return WINNERS / path if str(name_or_path) in names() and not path.exists() else path

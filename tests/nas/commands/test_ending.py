@@ -71,3 +71,17 @@ def test_what_is_kept_is_gone_on_with(last_words, small, pictures, tmp_path):
         last_words("going on after epoch 1", *words, "--resume")
         == f"--resume goes on from the last finished epoch, in {out}"
     )
+
+
+def test_a_training_goes_on_in_a_folder_that_has_the_name_of_its_network(
+    last_words, nas, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "ndnet29-fcn32", "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "2")
+    words = (*words, "--out", "ndnet29-fcn32")
+    assert last_words("epoch 1/2", *words) == "--resume goes on from the last finished epoch, in ndnet29-fcn32"
+    for name in ("ndnet29-fcn32", "./ndnet29-fcn32"):
+        told = nas("evaluate", name).refusal()
+        assert "ndnet29-fcn32: expected a finished training, got one that has not ended" in told
+    nas(*words, "--resume").done()
+    assert "validation images of folder at 64x96" in nas("evaluate", "ndnet29-fcn32").done().out

@@ -19,6 +19,7 @@ import space
 from nas.data import DataSpec
 from nas.data.sets.cityscapes import CATEGORIES
 from nas.runs.evaluation import Evaluation
+from nas.runs.folder import RunFolder
 from nas.study import Study
 from nas.training import load_recipe
 from nas.training.weights import load_weights, read_metadata, save_weights
@@ -75,6 +76,26 @@ def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pic
     changed = "note: since the training the validation images and the validation labels have changed"
     assert changed in nas("evaluate", run).out
     assert "note: " not in nas("evaluate", run, "--data", f"folder:{pictures}").out
+
+
+def test_what_is_not_finished_says_how_it_goes_on(nas, trained, pictures, tmp_path):
+    data = DataSpec(name="folder", root=str(pictures), size=(64, 96))
+    study = Study(data=data, budget="10ms", recipe=load_recipe("quick"))
+    run = RunFolder.create(tmp_path / "my run", study).root
+    training = shutil.copytree(trained, tmp_path / "training")
+    for name in ("architecture.yaml", "weights.safetensors", "scores.yaml"):
+        (training / name).unlink()
+    begun = shutil.copytree(training, tmp_path / "begun")
+    for name in ("checkpoint.pt", "progress.yaml"):
+        (begun / name).unlink()  # it was ended in its first epoch
+    for command in ("evaluate", "export", "show", "measure"):
+        assert f"without a winner yet; wait for it, or go on with: nas search --resume '{run}'" in (
+            nas(command, run).refusal()
+        )
+        for folder in (training, begun):
+            assert "that has not ended; wait for it, or give its `nas train` command again with --resume" in (
+                nas(command, folder).refusal()
+            )
 
 
 def test_weights_of_another_architecture_are_refused_by_their_first_mismatch(nas, trained, pictures):

@@ -170,6 +170,15 @@ def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
     assert any(max(abs(a - b) for a, b in zip(colour, (167, 190, 214), strict=True)) <= 1 for colour in colours)  # pale
 
 
+def test_where_none_is_given_no_folder_is_taken_for_a_published_network(nas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "erfnet").mkdir()
+    for name in ("architecture.yaml", "certificate.yaml"):
+        (tmp_path / "erfnet" / name).write_text("broken")
+    assert "erfnet/architecture.yaml: " in nas("measure", "erfnet", "--target", "onnx@cpu").refusal()
+    assert "did you mean 'onnxruntime'?" in nas("measure", "--target", "onnx@cpu").refusal()
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -215,7 +215,7 @@ def test_only_a_certificate_of_the_same_network_is_replaced_and_none_of_a_run(
     out.mkdir()
     for name, answer in (("ndnet29-fcn32", 0), ("ndnet45-fcn32", 1)):
         architecture = scale_width(shallow(name), 0.25)
-        certificate = replace(read_certificate(zoo.place_of("camvid-ndnet45")), architecture=architecture.key)
+        certificate = replace(read_certificate(zoo.WINNERS / "camvid-ndnet45"), architecture=architecture.key)
         (out / "certificate.yaml").write_text(strict.dump(certificate))
         said = asked(out)
         words = (

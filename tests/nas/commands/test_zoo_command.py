@@ -120,6 +120,19 @@ def test_what_lies_in_the_current_folder_comes_first(nas, tmp_path):
     assert "481,859 parameters" in nas("show", NAME).done().out
 
 
+@pytest.mark.parametrize("name", ["erfnet", NAME])
+def test_a_folder_without_a_network_takes_no_name(nas, own_pictures, tmp_path, name):
+    """A clone of the authors' code, say, or what a command left there."""
+    shown = nas("show", name).done().out
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "README.md").write_text("a clone")
+    assert nas("show", name).done().out == shown
+    if name == NAME:
+        picture = next((own_pictures / "val" / "images").iterdir())
+        for _ in range(2):
+            nas("predict", name, picture, "--out", name).done()
+
+
 def test_mistakes_are_answered_in_one_line(nas, tmp_path):
     assert f"did you mean '{NAME}'?" in nas("zoo", "camvid-serched").refusal()
     assert f"did you mean '{NAME}'?" in nas("predict", "camvid-serched", "street.jpg").refusal()
