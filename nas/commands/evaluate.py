@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.commands.shared import certified, common, ending, output, trained_on
-from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, Evaluation, confusion_csv
+from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, MARKS, Evaluation, confusion_csv
 
 if TYPE_CHECKING:
     from nas.data import Dataset, SplitName
@@ -121,6 +121,7 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} goes with --at labels")
     if options.out is not None:
         output.require_folder(options.out)  # before anything is scored
+        output.require_replaceable(Path(options.out), MARKS, "evaluate")
 
 
 def _seen(options: argparse.Namespace, trained: Trained, size: tuple[int, int]) -> DataSeen | None:

@@ -114,6 +114,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     if options.out:  # names are written to files there
         for name in architectures:
             require_utf8(name)
+        output.require_replaceable(Path(options.out), _marks(options), "measure")
     terms = certified.measured_as_certified(options, given)
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     processes = _processes(options)
@@ -153,6 +154,13 @@ def _processes(options: argparse.Namespace) -> int:
     if given is not None and not 1 <= given <= MOST_PROCESSES:
         raise UserError(f"--processes: expected 1 to {MOST_PROCESSES}, got {given}")
     return given or 1
+
+
+def _marks(options: argparse.Namespace) -> Mapping[str, str]:
+    """The files that are written in --out, each with the text by which an earlier one is recognised."""
+    from nas.report import calibration, leaderboard
+
+    return calibration.MARKS if options.calibrate else leaderboard.MARKS
 
 
 def words_of_kept(networks: int) -> str:

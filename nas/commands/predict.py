@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ examples:
   nas predict runs/night --video drive.mp4                     predictions/drive.overlay.mp4
   nas predict runs/night --video 0                             the first camera, until Ctrl-C"""
 MENTIONED = 4  # classes listed for each picture, the most frequent ones
+SOFTWARE = "nas predict"
+MARK = f"Software\0{SOFTWARE}"  # as PNG stores it: only pictures with this text are replaced
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +97,7 @@ def _see_images(options: argparse.Namespace) -> None:
     labelling = trained_on.labelling_of(options, trained)
     ending = ".png" if options.labels else ".overlay.png"
     destinations = _destinations(options.images, Path(options.out), ending)
+    output.require_replaceable(Path(options.out), {path.name: MARK for _, path in destinations}, "predict")
     if options.labels and not labelling.label_values:
         raise UserError("--labels: expected weights that hold the label values of their classes, got none; give --data")
     with _looking(options, trained, labelling) as look, output.folder(options.out):
@@ -130,8 +134,11 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
 
     Raises: DataError at the end if any cannot.
     """
+    from functools import partial
+
     import numpy as np
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     from nas.data import read_image
     from nas.data.pictures import overlay
@@ -140,6 +147,8 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
     from nas.storage.files import write_atomically
 
     values = np.asarray(labelling.label_values, dtype=np.uint8)
+    words = PngInfo()
+    words.add_text("Software", SOFTWARE)
 
     unread: list[str] = []
     for image_path, path in destinations:
@@ -154,7 +163,7 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
         with lane.shared():
             label = look(image)
             picture = Image.fromarray(values[label] if labels else overlay(image, label, labelling.palette))
-        write_atomically(path, lambda file, picture=picture: picture.save(file, format="PNG"))  # type: ignore[misc]
+        write_atomically(path, partial(picture.save, format="PNG", pnginfo=words))
         print(f"{path}: {_shares(label, labelling.classes)}", flush=True)
     if unread:
         raise DataError(f"{len(unread)} of {len(destinations)} images could not be read, the first: {unread[0]}")
@@ -226,7 +235,8 @@ def _destinations(images: Sequence[str], out: Path, ending: str) -> list[tuple[P
     sources = {Path(name).resolve() for name in images}
     for name in images:
         if Path(name).is_dir():
-            raise DataError(f"{name}: expected an image, got a folder; give its files, such as {Path(name) / '*.jpg'}")
+            files = f"{shlex.quote(str(Path(name)))}/*.jpg"
+            raise DataError(f"{name}: expected an image, got a folder; give its files, such as {files}")
         if not Path(name).is_file():
             raise DataError(f"{name}: expected an image, got no such file; check the path")
         path = out / f"{Path(name).stem}{ending}"

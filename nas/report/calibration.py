@@ -20,6 +20,10 @@ from nas.terminal import table
 
 ESTIMATES = "calibration.csv"
 PICTURE = "calibration.png"
+COLUMNS = ("network", "measured_milliseconds", "estimated_milliseconds", "multiply_adds", "parameters")
+SOFTWARE = "nas measure"
+MARKS: Mapping[str, str] = {ESTIMATES: ",".join(COLUMNS), PICTURE: f"Software\0{SOFTWARE}"}
+"""Text by which a file of an earlier calibration is recognised: only such files are replaced."""
 PROXIES: Mapping[str, Callable[[LeftOut], float]] = {  # what others use in its place
     "multiply-adds": lambda each: each.multiply_adds,
     "parameters": lambda each: each.parameters,
@@ -40,7 +44,7 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Leave the estimates as CSV, and a picture of them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("network", "measured_milliseconds", "estimated_milliseconds", "multiply_adds", "parameters"))
+    writer.writerow(COLUMNS)
     for each in calibration.left_out:
         milliseconds = (f"{each.measured_milliseconds:.4f}", f"{each.estimated_milliseconds:.4f}")
         writer.writerow((each.name, *milliseconds, each.multiply_adds, each.parameters))
@@ -82,4 +86,4 @@ def _draw(path: Path, calibration: Calibration) -> None:
             f"{len(measured)} random networks left out of the fit: {calibration.table.target}, "
             f"{calibration.table.height}x{calibration.table.width}"
         )
-        write_atomically(path, lambda file: figure.savefig(file, format="png"))
+        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": SOFTWARE}))

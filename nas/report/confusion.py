@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nas.report.drawing import FONT_PIXELS, framed, look
 from nas.report.labels import shortened
 from nas.report.palette import LIGHT
+from nas.runs.evaluation import CREATOR
 
 CELL_PIXELS = 34.0
 MOST_NUMBERED = 40  # classes; beyond, cells are too small for numbers
@@ -66,7 +67,7 @@ def confusion_chart(classes: Sequence[str], counts: Sequence[Sequence[int]], tit
         figure.patch.set(visible=True, facecolor=LIGHT["ground"])
         figure.set_frameon(True)
         written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None})
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": CREATOR})
     return written.getvalue()
 
 

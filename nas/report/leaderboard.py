@@ -7,7 +7,11 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from nas.latency.record import Latency
+from nas.report.drawing import look
+from nas.report.palette import LIGHT
 from nas.storage.files import write_atomically, write_text
 
 TABLE = "latency.csv"
@@ -17,6 +21,10 @@ COLUMNS = (
     "network", "target", "height", "width", "threads", "p50_milliseconds", "p90_milliseconds", "p99_milliseconds",
     "ci_low_milliseconds", "ci_high_milliseconds", "samples", "flagged",
 )  # fmt: skip
+COLUMNS_OF_BLOCKS = "network,block,candidate_milliseconds,reference_milliseconds"
+SOFTWARE = "nas measure"
+MARKS: Mapping[str, str] = {TABLE: ",".join(COLUMNS), BLOCKS: COLUMNS_OF_BLOCKS, PICTURE: f"Software\0{SOFTWARE}"}
+"""Text by which a file of an earlier leaderboard is recognised: only such files are replaced."""
 
 
 def write_leaderboard(folder: Path, latencies: Mapping[str, Latency]) -> None:
@@ -25,7 +33,8 @@ def write_leaderboard(folder: Path, latencies: Mapping[str, Latency]) -> None:
     """
     _write_table(folder / TABLE, latencies)
     _write_blocks(folder / BLOCKS, latencies)
-    _draw(folder / PICTURE, latencies)
+    with look():
+        _draw(folder / PICTURE, latencies)
 
 
 def _write_table(path: Path, latencies: Mapping[str, Latency]) -> None:
@@ -43,7 +52,7 @@ def _write_table(path: Path, latencies: Mapping[str, Latency]) -> None:
 
 def _write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
     """Write what each block of calls gave, by the machine's own clock."""
-    lines = ["network,block,candidate_milliseconds,reference_milliseconds"]
+    lines = [COLUMNS_OF_BLOCKS]
     for name, one in latencies.items():
         lines += [f"{name},{index},{times[0]:.4f},{times[1]:.4f}" for index, times in enumerate(one.blocks)]
     write_text(path, "\n".join(lines) + "\n")
@@ -51,10 +60,9 @@ def _write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
 
 def _draw(path: Path, latencies: Mapping[str, Latency]) -> None:
     """A picture (PNG): a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
-    from matplotlib.figure import Figure
-
     some = next(iter(latencies.values()))
-    figure = Figure(figsize=(8, 1.4 + 0.34 * len(latencies)), layout="constrained", dpi=120)
+    size = (8, 1.4 + 0.34 * len(latencies))
+    figure = Figure(figsize=size, layout="constrained", dpi=120, facecolor=LIGHT["ground"], frameon=True)
     axes = figure.add_subplot()
     for row, one in enumerate(latencies.values()):
         below = one.p50_milliseconds - one.ci_low_milliseconds
@@ -84,5 +92,5 @@ def _draw(path: Path, latencies: Mapping[str, Latency]) -> None:
             va="top",
             fontsize=8,
         )
-    axes.spines[["top", "right"]].set_visible(False)
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    axes.spines.left.set_visible(True)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": SOFTWARE}))

@@ -13,6 +13,14 @@ from space import UserError, strict
 EVALUATION = "evaluation.yaml"
 CONFUSION = "confusion.csv"
 CONFUSION_CHART = "confusion.svg"
+CORNER = "labelled \\ predicted"  # of the CSV, above the rows' names and before the columns'
+CREATOR = "nas evaluate"
+MARKS: Mapping[str, str] = {
+    EVALUATION: "\nweights_sha256: ",
+    CONFUSION: f"{CORNER},",
+    CONFUSION_CHART: f"<dc:title>{CREATOR}</dc:title>",
+}
+"""Text by which a file of an earlier evaluation is recognised: only such files are replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,6 @@ def confusion_csv(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> st
     """Pixels as CSV: a row for each labelled class, a column for each predicted one, their names before and above."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["labelled \\ predicted", *classes])
+    writer.writerow([CORNER, *classes])
     writer.writerows([name, *row] for name, row in zip(classes, counts, strict=True))
     return text.getvalue()

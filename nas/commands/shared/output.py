@@ -5,7 +5,8 @@ certificate.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from nas.commands.shared import common
 
 if TYPE_CHECKING:
     from nas.runs.certificate import Certificate
+
+MARKED_BYTES = 4096  # at the beginning of a file, where its mark is looked for
 
 
 @contextlib.contextmanager
@@ -77,6 +80,31 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
     for path in paths:
         if path.name in certified:
             raise UserError(f"--out: {path} is certified by {out.parent / CERTIFICATE}; give another file")
+
+
+def require_replaceable(folder: Path, marks: Mapping[str, str], command: str) -> None:
+    """Make sure that `command` replaces only its own files in a folder. `marks`: the name of each file that it writes,
+    with a text near the beginning by which an earlier one of its own is recognised.
+
+    Raises: UserError for the first file that is there without its mark.
+    """
+    from space.errors import UserError
+
+    for name, mark in marks.items():
+        path = folder / name
+        if os.path.lexists(path) and not _begins_with(path, mark):
+            raise UserError(
+                f"--out: expected no {path}, or one that `nas {command}` wrote, got another file, which would be "
+                "lost; give another folder"
+            )
+
+
+def _begins_with(path: Path, mark: str) -> bool:
+    """Whether a path is a file with the mark near its beginning."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return mark.encode() in file.read(MARKED_BYTES)
 
 
 def require_folder_for(what: str, out: Path, own: str) -> None:

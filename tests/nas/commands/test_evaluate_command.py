@@ -78,6 +78,17 @@ def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pic
     assert "note: " not in nas("evaluate", run, "--data", f"folder:{pictures}").out
 
 
+@pytest.mark.parametrize("name", ["evaluation.yaml", "confusion.csv", "confusion.svg"])
+def test_only_files_of_an_evaluation_are_replaced_by_one(nas, trained, pictures, tmp_path, name):
+    words = ("evaluate", trained, "--data", f"folder:{pictures}", "--out", tmp_path)
+    (tmp_path / name).write_text("mine")
+    assert f"expected no {tmp_path / name}, or one that `nas evaluate` wrote" in nas(*words).refusal()
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "mine"}
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        nas(*words).done()
+
+
 def test_what_is_not_finished_says_how_it_goes_on(nas, trained, pictures, tmp_path):
     data = DataSpec(name="folder", root=str(pictures), size=(64, 96))
     study = Study(data=data, budget="10ms", recipe=load_recipe("quick"))

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 
+import matplotlib
 import pytest
 from PIL import Image
 
@@ -14,9 +15,12 @@ import space
 from nas.commands.measure import in_rounds, judged, why_none
 from nas.errors import TargetError, UnmeasuredError
 from nas.latency.budget import Budget
+from nas.latency.estimates.calibration import Calibration, LeftOut
+from nas.latency.estimates.table import LatencyTable
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError
+from nas.report.calibration import write_calibration
 from nas.report.leaderboard import write_leaderboard
 from nas.terminal import Progress
 
@@ -168,6 +172,44 @@ def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
         colours = {colour for _, colour in picture.convert("RGB").getcolors(picture.width * picture.height)}
     assert (59, 110, 165) in colours
     assert any(max(abs(a - b) for a, b in zip(colour, (167, 190, 214), strict=True)) <= 1 for colour in colours)  # pale
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        *((("erfnet",), name) for name in ("latency.csv", "blocks.csv", "latency.png")),
+        *((("--calibrate",), name) for name in ("calibration.csv", "calibration.png")),
+    ],
+)
+def test_nothing_is_timed_where_a_file_would_be_lost(nas, tmp_path, words, name):
+    (tmp_path / name).write_text("mine")
+    told = nas("measure", *words, "--target", "null@cpu:1", "--out", tmp_path).refusal()
+    assert f"expected no {tmp_path / name}, or one that `nas measure` wrote" in told
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_files_of_an_earlier_measurement_are_replaced(nas, tmp_path):
+    left_out = tuple(
+        LeftOut(name=f"{each}", measured_milliseconds=each, estimated_milliseconds=each, multiply_adds=1, parameters=1)
+        for each in (1.0, 2.0)
+    )
+    table = LatencyTable(
+        target="null@cpu:1", height=64, width=96, milliseconds={}, unit_milliseconds={}, networks=20, seconds=1.0,
+        error=0.1, environment={},
+    )  # fmt: skip
+    write_leaderboard(tmp_path, {"one": QUIET})
+    write_calibration(tmp_path, Calibration(table=table, left_out=left_out, flagged=0, refused=(), better=None))
+    for words in (("erfnet",), ("--calibrate",)):
+        told = nas("measure", *words, "--target", "onnx@cpu", "--out", tmp_path).refusal()
+        assert "did you mean 'onnxruntime'?" in told, "what comes after"
+
+
+@pytest.mark.parametrize("name", ["$\\nothing$", "a $ and a _"])
+def test_a_name_is_drawn_as_it_is_whatever_a_users_settings_are(tmp_path, name):
+    with matplotlib.rc_context({"text.usetex": True}):
+        write_leaderboard(tmp_path, {name: QUIET})
+    with Image.open(tmp_path / "latency.png") as picture:
+        assert picture.format == "PNG"
 
 
 def test_where_none_is_given_no_folder_is_taken_for_a_published_network(nas, tmp_path, monkeypatch):

@@ -69,8 +69,9 @@ def test_images_that_are_missing_or_of_one_name_are_refused_before_any_is_done(n
     assert "none.jpg: expected an image, got no such file" in missing.refusal()
     twice = nas("predict", trained, good, pictures / "train" / "images" / "0.jpg", "--out", tmp_path / "out")
     assert "would both become" in twice.refusal()
-    folder = nas("predict", trained, good, tmp_path, "--out", tmp_path / "out")
-    assert f"{tmp_path}: expected an image, got a folder; give its files" in folder.refusal()
+    (tmp_path / "my own").mkdir()
+    folder = nas("predict", trained, good, tmp_path / "my own", "--out", tmp_path / "out")
+    assert f"got a folder; give its files, such as '{tmp_path / 'my own'}'/*.jpg" in folder.refusal()
     assert not (tmp_path / "out").exists()
 
 
@@ -100,6 +101,20 @@ def test_no_image_is_lost_to_its_label(nas, trained, large):
     assert f"{large} is one of the images, which would be lost" in answer.refusal()
     assert large.read_bytes() == before
     assert "--labels goes with images" in nas("predict", trained, "--video", "a.mp4", "--labels").refusal()
+
+
+def test_only_pictures_of_its_own_are_replaced(nas, trained, own_pictures):
+    images, labels = (own_pictures / "val" / kind for kind in ("images", "labels"))
+    before = {file: file.read_bytes() for file in labels.iterdir()}
+    (labels / "0.png").unlink()  # the first would be new
+    told = nas("predict", trained, *sorted(images.iterdir()), "--labels", "--out", labels).refusal()
+    assert f"expected no {labels / '1.png'}, or one that `nas predict` wrote, got another file" in told
+    assert {file: file.read_bytes() for file in labels.iterdir()} == {
+        file: data for file, data in before.items() if file.name != "0.png"
+    }
+    for words in ((), ("--labels",)):
+        for _ in range(2):
+            nas("predict", trained, *images.iterdir(), *words, "--out", own_pictures / "seen").done()
 
 
 def test_weights_that_are_no_numbers_give_no_answer(nas, trained, pictures, small, tmp_path):
