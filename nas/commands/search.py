@@ -77,7 +77,6 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.errors import HaltedError
     from nas.runs.folder import STUDY, RunFolder
     from nas.search.cluster.address import address_of, require_plain_paths, require_short_folder
-    from nas.storage.ownership import owned
     from space.errors import UserError
 
     if options.address is None:
@@ -87,7 +86,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         address_of(options.address)
     earlier = [RunFolder.open(Path(each)) for each in options.earlier]
     folder, study = _resumed(options) if options.resume else _new(options)
-    with owned(folder.root):
+    with output.owned(folder.root, resume=bool(options.resume)):
         common.say(f"searching within {study.asked}, run {folder.root}")
         from nas.search.engine import search  # takes seconds to load, so errors above come first
 
@@ -184,7 +183,10 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     if options.out:
         return RunFolder(Path(options.out)), study
     name = Path(options.study).stem if options.study else "road_scenes"
-    return RunFolder.claim(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), study
+    try:
+        return RunFolder.claim(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), study
+    except OSError as error:
+        raise output.unwritable(Path("runs"), error) from None
 
 
 def _resumed(options: argparse.Namespace) -> tuple[RunFolder, Study]:

@@ -114,7 +114,6 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
     output.require_folder(out)  # before PyTorch is loaded
 
     from nas.commands.shared.training_process import Job, work
-    from nas.storage.ownership import owned
     from nas.training.room import require_shares
 
     def going_on() -> str:
@@ -122,7 +121,8 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
             return f"--resume goes on from the last finished epoch, in {out}"
         return "no epoch was finished: the same command begins anew"
 
-    with ending.told(going_on), owned(out):  # no other process may change the folder meanwhile
+    # No other process may change the folder meanwhile.
+    with ending.told(going_on), output.owned(out, resume=options.resume):
         _require_folder(out, architecture, resume=options.resume)
         recipe = _held_recipe(out, recipe, resume=options.resume)
         dataset = common.loaded(spec)

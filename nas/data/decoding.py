@@ -81,6 +81,8 @@ def decode_picture(data: bytes, path: Path) -> Picture:
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{path}: expected 8 bits per colour, got mode {image.mode}; save it as 8-bit RGB")
     orientation = _orientation(image)
+    if image.mode == "P" and "transparency" in image.info:  # straight to RGB, Pillow would warn of the lost alpha
+        image = image.convert("RGBA")
     pixels = image if image.mode == "RGB" else image.convert("RGB")
     if orientation in _TURNS:
         pixels = pixels.transpose(_TURNS[orientation])

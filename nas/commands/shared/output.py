@@ -5,6 +5,7 @@ certificate.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,10 @@ from nas.commands.shared import common
 
 if TYPE_CHECKING:
     from nas.runs.certificate import Certificate
+    from space.errors import UserError
 
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""What a file system answers that is not to be written to; a full one is another matter."""
 MARKED_BYTES = 4096  # at the beginning of a file, where its mark is looked for
 
 
@@ -129,14 +133,38 @@ def owned_folder(out: Path) -> Iterator[None]:
 
     Raises: UserError where it cannot be created, is in use, lies in a run, or holds files that would not be replaced.
     """
-    from nas.storage.ownership import owned
-
     _require_no_run(out)
     with folder(out):
         _require_no_other(out)  # first without ownership, so that a refused folder stays untouched
         with owned(out):
             _require_no_other(out)
             yield
+
+
+@contextlib.contextmanager
+def owned(folder: Path, *, resume: bool = False) -> Iterator[None]:
+    """Own a folder (`nas.storage.ownership.owned`). `resume`: the command goes on with what is in it.
+
+    Raises: UserError when another process owns it, or it cannot be written to.
+    """
+    from nas.storage import ownership
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(ownership.owned(folder))
+        except OSError as error:
+            if error.errno not in NOT_WRITABLE:
+                raise
+            raise unwritable(folder, error, resume=resume) from None
+        yield
+
+
+def unwritable(folder: Path, error: OSError, *, resume: bool = False) -> UserError:
+    """What to raise where `error` kept a folder from being made or written to."""
+    from space.errors import UserError
+
+    advice = "copy it to a disk that can be written to, and go on there" if resume else "give another with --out"
+    return UserError(f"expected a folder that can be written to, got {folder} ({error.strerror}); {advice}")
 
 
 def require_other_folder(out: Path, architecture: str, weights: Path) -> None:

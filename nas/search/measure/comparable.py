@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -31,8 +32,8 @@ def require_same_device(run: RunFolder, environment: Mapping[str, str]) -> str:
         if changed := incomparable(before, environment):
             raise UserError(
                 f"{run.root}: its candidates were timed otherwise ({changed}), so that latencies would not compare; go "
-                f"on with it on that device, or begin a new search on this one with --from {run.root}, which takes "
-                "over what was trained"
+                f"on with it on that device, or begin a new search on this one with --from {shlex.quote(str(run.root))}"
+                ", which takes over what was trained"
             )
     return other_versions(timed[-1], environment) if timed and timed[-1] else ""
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from nas import cli
 from nas.commands.measure import words_of_kept
+from nas.data import DataSpec
+from nas.runs.folder import RunFolder
+from nas.study import Study
+from nas.training import load_recipe
 
 ANEW = "so far is not kept: the same command begins anew"
 
@@ -85,3 +92,26 @@ def test_a_training_goes_on_in_a_folder_that_has_the_name_of_its_network(
         assert "ndnet29-fcn32: expected a finished training, got one that has not ended" in told
     nas(*words, "--resume").done()
     assert "validation images of folder at 64x96" in nas("evaluate", "ndnet29-fcn32").done().out
+
+
+READ_ONLY = ("unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
+
+
+def test_what_lies_on_a_disk_that_cannot_be_written_to_goes_on_as_a_copy(trained, small, pictures, tmp_path):
+    out = shutil.copytree(trained, tmp_path / "out")
+    study = Study(data=DataSpec(), budget="10ms", recipe=load_recipe("quick"), target="null@cpu:1")
+    run = RunFolder.create(tmp_path / "run", study).root
+    if subprocess.run([*READ_ONLY, tmp_path, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespaces here")
+    data = ("--data", f"folder:{pictures}", "--input", "64x96")
+    for folder, words in (
+        (run, ("search", "--resume", run)),
+        (out, ("train", small, *data, "--epochs", "1", "--out", out, "--resume")),
+    ):
+        command = [*READ_ONLY, tmp_path, sys.executable, "-m", "nas.cli", *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stderr.splitlines()[-1] == (
+            f"nas {words[0]}: expected a folder that can be written to, got {folder} (Read-only file system); "
+            "copy it to a disk that can be written to, and go on there"
+        )

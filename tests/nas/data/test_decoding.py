@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_pictures_come_as_viewers_show_them(orientation: int, kind: str) -> None
     shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     np.testing.assert_array_equal(picture.pixels, shown)
     assert picture.orientation == orientation
+
+
+@pytest.mark.parametrize("transparency", [None, 3, bytes(range(0, 256, 16))], ids=["none", "one value", "bytes"])
+def test_palette_pictures_have_the_colours_of_their_palette(transparency: int | bytes | None) -> None:
+    """Transparent ones too, without a warning of Pillow's."""
+    colours = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)
+    values = np.arange(60, dtype=np.uint8).reshape(6, 10) % 16
+    image, buffer = Image.fromarray(values), io.BytesIO()
+    image.putpalette(colours.tobytes())
+    image.save(buffer, "PNG", **({} if transparency is None else {"transparency": transparency}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = decode_picture(buffer.getvalue(), HERE)
+    np.testing.assert_array_equal(picture.pixels, colours[values])
 
 
 @pytest.mark.parametrize("value", [0, 9, 300])

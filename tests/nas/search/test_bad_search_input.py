@@ -35,6 +35,15 @@ def test_budgets_that_are_none(budget: str, nas: Nas, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_where_no_run_can_be_made_another_place_is_asked_for(
+    nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("a file")
+    said = nas("search", "--budget", "10ms", "--target", "null@cpu:1").refusal()
+    assert said.endswith("expected a folder that can be written to, got runs (File exists); give another with --out")
+
+
 @pytest.mark.parametrize("minutes", ["-5", "an hour", "nan", "1e9", ""])
 def test_minutes_that_are_none(minutes: str, nas: Nas) -> None:
     said = nas("search", "--budget", "10ms", f"--minutes={minutes}").refusal()

@@ -33,7 +33,7 @@ def timed_in(tmp_path: Path, invented: Callable[[float], Latency]) -> Callable[[
     """A run with one candidate that was timed in an environment."""
 
     def make(environment: Mapping[str, str]) -> RunFolder:
-        run = RunFolder.create(tmp_path / "run", STUDY)
+        run = RunFolder.create(tmp_path / "a run", STUDY)
         architecture = space.load("ndnet45-fcn32")
         run.write_trial(
             Trial(
@@ -68,7 +68,7 @@ def test_another_device_is_refused_and_named(
     before: Mapping[str, str], name: str, now: str, timed_in: Callable[[Mapping[str, str]], RunFolder]
 ) -> None:
     run = timed_in(before)
-    with pytest.raises(UserError, match=rf"{name} {before[name]} before, {now} now.* --from .*run"):
+    with pytest.raises(UserError, match=rf"{name} {before[name]} before, {now} now.* --from '.*/a run', which"):
         require_same_device(run, {**before, name: now})
 
 
