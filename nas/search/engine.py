@@ -17,14 +17,12 @@ import space
 from nas.data import check, load
 from nas.data.loader import dali_works
 from nas.errors import UnmeasuredError
-from nas.host.cores import usable_cores
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import Budget
 from nas.latency.careful import time_each
 from nas.latency.estimates.shipped import table_instead
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
-from nas.latency.machine.gpu import training_device
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.latency.runtimes import require_one
@@ -44,29 +42,26 @@ from nas.search.cluster.address import ADDRESS_VARIABLE
 from nas.search.cluster.nodes import Resources
 from nas.search.cluster.session import joined_ray, own_ray
 from nas.search.cluster.workers import (
-    most_at_once,
-    probe_on_cluster,
     require_nodes,
     resources_of_nodes,
-    workers_of,
 )
 from nas.search.console import Console
 from nas.search.finish.finishing import certify_each, last_stages, prune_company
 from nas.search.live_report import live_report
 from nas.search.measure.comparable import leave_out_other_devices, require_same_device
 from nas.search.measure.narrowest import Narrowest, frontier
-from nas.search.measure.on_cluster import RESOURCE, certifier_of_cluster, timing_of_cluster
+from nas.search.measure.on_cluster import certifier_of_cluster, timing_of_cluster
 from nas.search.measure.remembered import RememberedTiming
 from nas.search.measure.timing import CertifierOf, Timing, TimingOf, local_timing
 from nas.search.propose.deadline import Deadline
 from nas.search.propose.fill import NEARLY_FULL
 from nas.search.propose.limits import above_the_space, limits_of, widest
 from nas.search.propose.proposals import Proposals
-from nas.search.search import Candidate, Search, Workers
+from nas.search.search import Candidate, Search
 from nas.search.train.loggers import require_loggers
-from nas.search.train.sharing import probe
+from nas.search.train.placement import resources_here, with_more_threads, with_shared_gpus, workers_for
 from nas.search.train.stages import candidates, train
-from nas.study import AUTO, Study
+from nas.study import Study
 from space.errors import BudgetError, UserError
 
 
@@ -83,7 +78,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
         if address:
             session.enter_context(joined_ray(address))
         timing_of, certifier_of = _timing_and_certifier(joined=bool(address))
-        nodes = resources_of_nodes() if address else [_resources_here()]
+        nodes = resources_of_nodes() if address else [resources_here()]
         search = _opened(run, nodes, joined=bool(address))
         if address:
             require_nodes(
@@ -95,7 +90,7 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 search.console.step(
                     f"train   on this machine; --address auto trains on {ADDRESS_VARIABLE}, {elsewhere}"
                 )
-        search = _sharing_gpus(search, nodes)
+        search = with_shared_gpus(search, nodes)
         search.console.step(f"train   {search.workers}")
         patience = search.study.patience_seconds
         statistic = search.budgets.largest.statistic
@@ -120,8 +115,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             deadline = Deadline(search, stopwatch) if search.study.search.minutes else None
             proposals = Proposals(search, timing, table, deadline)
             plan, budgets = search.study.search, len(search.study.asked)
-            finishing = _few_at_once(search, nodes, budgets * plan.finalists + len(plan.company))
-            pruning = _few_at_once(search, nodes, budgets * plan.pruned)
+            finishing = with_more_threads(search, nodes, budgets * plan.finalists + len(plan.company))
+            pruning = with_more_threads(search, nodes, budgets * plan.pruned)
             if not address:  # started after the timings above, which it would disturb
                 session.enter_context(own_ray(search.workers, finishing.workers, pruning.workers))
             with live_report(run) as report:
@@ -179,7 +174,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
         )
     keep_warm_start(run, study)
     _require_target(study, joined=joined)
-    workers = _workers_of(run, study, nodes, joined=joined)
+    workers = workers_for(run, study, nodes, joined=joined)
     search = Search(run=run, study=study, dataset=dataset, workers=workers, console=console)
     console.question(search.target, findings)
     _opening_notes(search)
@@ -224,62 +219,6 @@ def _require_target(study: Study, *, joined: bool) -> None:
         )
     if not joined:
         require_one(target.in_precisions(study.precisions))
-
-
-def _resources_here() -> Resources:
-    import torch
-
-    return {"CPU": usable_cores(), "GPU": torch.cuda.device_count() if training_device() == "cuda" else 0}
-
-
-def _workers_of(run: RunFolder, study: Study, nodes: Sequence[Resources], *, joined: bool) -> Workers:
-    """Who trains the candidates; of a run that goes on, as it began."""
-    plan, target, began = study.search, parse_target(study.target), run.order()
-    per_gpu = plan.trials_per_gpu if isinstance(plan.trials_per_gpu, int) else 1
-    timing_node = any(RESOURCE in node for node in nodes)
-    on_gpu_here = target.on_cuda and not target.host  # then another GPU, where there is one, trains meanwhile
-    others = on_gpu_here and sum(node.get("GPU", 0) for node in nodes) > 1
-    if others and not joined:
-        nodes = [{**node, "CPU": max(1, node["CPU"] - 1)} for node in nodes]
-    threads = 0 if began is None else began.threads
-    most = most_at_once(study) if began is None or threads else began.ahead + 1
-    return replace(
-        workers_of(nodes, plan.concurrent, per_gpu, most=most, threads=threads),
-        joined=joined,
-        timed_beside=bool(target.host) or timing_node or others,
-        leaves_core_of=target.device if others else "",
-        timing_node=timing_node,
-    )
-
-
-def _sharing_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
-    """The search with the number of trainings per GPU that a probe recommends, where the study asks for a probe. The
-    number is written to the run's folder, so that a resumed run keeps it.
-    """
-    study, workers = search.study, search.workers
-    if study.search.trials_per_gpu != AUTO or workers.device == "cpu":
-        return search
-    search.console.step("probe   how many trainings may share a GPU")
-    probed = probe_on_cluster if workers.joined else probe
-    found = probed(study, search.num_classes, workers.device)
-    search.console.step(f"        {found.count}: {found.words}")
-    study = replace(study, search=replace(study.search, trials_per_gpu=found.count))
-    search.run.write_study(study)
-    return replace(search, study=study, workers=_workers_of(search.run, study, nodes, joined=workers.joined))
-
-
-def _few_at_once(search: Search, nodes: Sequence[Resources], count: int) -> Search:
-    """The same search with `count` trainings at a time on CPUs, or as many as the study allows: nothing is learnt from
-    one for the next any more, so each gets all the threads that this leaves.
-    """
-    workers, concurrent = search.workers, search.study.search.concurrent
-    if workers.device != "cpu":
-        return search
-    count = max(2, count)  # a single training with two threads would change the results of runs on two cores
-    found = workers_of(nodes, min(concurrent or count, count))
-    if found.threads == workers.threads and found.concurrent <= workers.concurrent:
-        return search
-    return replace(search, workers=replace(workers, concurrent=found.concurrent, threads=found.threads))
 
 
 def _require_reachable(search: Search, narrowest: Narrowest) -> list[Latency]:
