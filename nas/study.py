@@ -21,66 +21,67 @@ from space.axes import searched
 from space.errors import nearest
 
 HARD_EXAMPLES = Variant(ohem_probability=0.7)
-"""Of the parts of a recipe that cost no latency, what gained where networks are finished (`studies/camvid/recipes`)."""
-TRIED_SHARE = 0.25  # of the epochs of a finish recipe, for which it is tried
+"""The default finish recipe: of the options that cost no latency, the one that improved finished networks
+(`studies/camvid/recipes`)."""
+TRIED_SHARE = 0.25  # share of a finish recipe's epochs that it is given when several are tried
 AUTO = "auto"
 ALL = "all"
 LOGGERS = ("wandb", "mlflow")
-MOST_PER_GPU = 32  # trainings, none of which would get far
+MOST_PER_GPU = 32  # more trainings than this on one GPU would all crawl
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """How much is tried. Each candidate trains for the epochs of the study's recipe, or pauses after some of them."""
+    """The effort of a search. Each candidate trains for the epochs of the study's recipe, or pauses after some."""
 
     seeds: tuple[str, ...] = ("ndnet45-ende", "swiftnet-rn18", "fast-scnn", "ddrnet23-slim")
-    """Published networks that are scaled to the budget; they are the first candidates. `all`: every one there is.
-    Unless told otherwise four of as many families that learn fast (`studies/camvid/rivals`, `studies/search`)."""
+    """Published networks that are scaled to the budget and become the first candidates. `all`: every published network.
+    By default, one from each of four families that learn fast (`studies/camvid/rivals`, `studies/search`)."""
     random_trials: int = 4
     """Candidates drawn at random."""
     guided_trials: int = 8
-    """Candidates proposed by the sampler from everything seen. Where candidates pause after short trainings, the
-    epochs that they leave are its too: `seeds`, `random_trials` and `guided_trials` together are the effort, in whole
-    trainings."""
+    """Candidates proposed by the sampler from all results so far. Where candidates pause after short trainings, the
+    sampler also spends the epochs that this saves: `seeds`, `random_trials` and `guided_trials` together are the effort
+    in whole trainings."""
     finalists: int = 2
-    """How many of the best candidates are trained on."""
+    """How many of the best candidates are trained further."""
     finish_epochs: int = 20
-    """For how long, with a fresh schedule."""
+    """Epochs of that further training, which has a schedule of its own."""
     finish_recipes: tuple[Variant, ...] | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What the study's recipe may have otherwise then. Of several, each is tried on the best finalist first, for a
-    quarter of its epochs; the one that scores best finishes all finalists, the company and what is pruned. A new run
-    whose study leaves it open finishes by `HARD_EXAMPLES`, and says so in its folder; one that leaves it open there, of
-    an earlier version, by the study's recipe."""
+    """Changes to the study's recipe for the finish. Where there are several, each is first tried on the best finalist,
+    for a quarter of its epochs; the one that scores best finishes all finalists, the company and the pruned networks.
+    None: a new run finishes by `HARD_EXAMPLES` and writes that into its study; a run of an earlier version, whose study
+    has none, finishes by the study's recipe."""
     company: tuple[str, ...] = ()
-    """Published networks trained at their own width with the same effort as a finalist, to compare with; or `all`."""
+    """Published networks to compare with, trained at their own width with the same effort as a finalist; or `all`."""
     pruned: int = 2
-    """How many of `company` over the budget, the most accurate ones, are pruned into it and fine-tuned for
-    `finish_epochs`; they compete with the finalists."""
+    """How many networks of `company` that are over the budget, the most accurate first, are pruned into it and
+    fine-tuned for `finish_epochs`; they compete with the finalists."""
     most_parameters: int = 50_000_000
-    """Candidates are not widened beyond that many, however large the budget: four times SwiftNet-RN18."""
+    """Candidates are not widened beyond this many parameters, however large the budget: four times SwiftNet-RN18."""
     most_gigabytes: float = 24.0
-    """Nor beyond what that much memory trains, weights, gradients, moments, and all outputs for a batch of crops, and
-    scores: a whole picture."""
+    """Candidates are not widened beyond what can be trained in this much memory (weights, gradients, moments and all
+    outputs for a batch of crops) and scored in it (a whole picture)."""
     minutes: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """In about how many the search is to be over, those before an interruption counted: nothing more is proposed when
-    the finalists can just be finished in time, whatever is left of the trials. 0: all of them are tried."""
+    """Approximate minutes for the whole search, time before an interruption included: proposals end when the finalists
+    can just be finished in time, even if trials are left. 0: no limit, all trials are tried."""
     sampler: Annotated[str, strict.OneOf(samplers.names)] = "surrogate"
     warm_start: bool = field(default=True, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether `surrogate` begins with what networks of the space scored on other data, a table of which comes with the
-    package; it says less than any training of this search."""
+    """Whether `surrogate` begins with scores that networks of the space reached on other data, from a table that comes
+    with the package; each weighs less than any training of this search."""
     stop_weak: bool = True
-    """Whether candidates get short trainings first, of which the promising ones go on, with samplers that can have them
-    go on (`surrogate`). Other samplers' are trained whole."""
+    """Whether candidates are trained for a few epochs first and only the promising ones go on. This takes a sampler
+    that can resume candidates (`surrogate`); those of other samplers are trained whole."""
     concurrent: int = 0
     """Trainings at a time. 0: on GPUs as many as `trials_per_gpu` says; on CPUs one per core, but at most a quarter of
-    the whole trainings that `seeds`, `random_trials` and `guided_trials` are, two at least, with more threads each."""
+    the whole trainings that `seeds`, `random_trials` and `guided_trials` are, at least two, with more threads each."""
     trials_per_gpu: int | float | str = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Trainings that share a GPU, where trainings run on GPUs; `auto`: as many as a short probe finds worth it, when
-    the search begins."""
+    """Trainings that share a GPU, where trainings run on GPUs; `auto`: as many as a short probe at the start of the
+    search finds worthwhile."""
     seed: int = 0
-    """Of random draws and of the sampler."""
+    """Seed of random draws and of the sampler."""
     loggers: tuple[str, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What else is told of every training and its epochs, of `LOGGERS`."""
+    """Services, of `LOGGERS`, that every training and its epochs are also logged to."""
 
     def __post_init__(self) -> None:
         for name in ("seeds", "company"):
@@ -101,9 +102,9 @@ class SearchPlan:
         if self.finish_recipes == ():
             raise UserError("search.finish_recipes: expected at least one, got none; {} is the study's recipe")
         if len(set(self.finishing)) < len(self.finishing):
-            raise UserError("search.finish_recipes: expected each once, got one of them twice; keep one")
+            raise UserError("search.finish_recipes: expected each recipe once, got one of them twice; keep one")
         if self.finishing not in ((Variant(),), (HARD_EXAMPLES,)) and not self.finish_epochs:
-            raise UserError("search.finish_recipes: expected finish_epochs above 0 to go with them, got 0; raise it")
+            raise UserError("search.finish_recipes: expected finish_epochs above 0 to try them, got 0; raise it")
         self._check_sharing()
         if len(set(self.loggers)) < len(self.loggers) or not set(self.loggers) <= set(LOGGERS):
             raise UserError(f"search.loggers: expected some of {', '.join(LOGGERS)}, each once, got {self.loggers}")
@@ -116,12 +117,12 @@ class SearchPlan:
                 raise UserError(f"search: no published network is called '{name}'; {nearest(name, published())}")
 
     def epochs_of(self, recipe: Variant) -> int:
-        """How long a finish recipe trains."""
+        """The epochs that a finish recipe trains for."""
         return recipe.epochs or self.finish_epochs
 
     @property
     def finishing(self) -> tuple[Variant, ...]:
-        """The finish recipes, one at least."""
+        """The finish recipes, at least one."""
         return self.finish_recipes or (Variant(),)
 
     @property
@@ -131,13 +132,13 @@ class SearchPlan:
 
     @property
     def tried_epochs(self) -> tuple[int, ...]:
-        """For how many epochs each finish recipe is tried; none where there is no choice."""
+        """The epochs for which each finish recipe is tried; empty where there is only one."""
         if len(self.finishing) == 1:
             return ()
         return tuple(max(1, round(TRIED_SHARE * self.epochs_of(each))) for each in self.finishing)
 
     def _check_sharing(self) -> None:
-        """A training has one GPU, or a share of it."""
+        """Hold `trials_per_gpu` to whole numbers: a training has one GPU, or an equal share of it."""
         count = self.trials_per_gpu
         if count == AUTO:
             return
@@ -154,25 +155,25 @@ class Study:
 
     data: DataSpec
     budget: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """As `nas.latency.budget.Budget` reads it: 10ms, 100fps, 10ms p90. Empty where there are `budgets`."""
+    """Budget as `nas.latency.budget.Budget` reads it: 10ms, 100fps, 10ms p90. Empty where there are `budgets`."""
     budgets: tuple[str, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """In its place: several, each of which gets a winner of its own; the search shares its effort among them."""
+    """Several budgets in place of `budget`: each gets its own winner, and they share the effort of the search."""
     frontier: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether `budgets` are chosen as the search begins, from what the fastest network takes up to `budget`."""
+    """Whether the search chooses `budgets` at its start, from the latency of the fastest network up to `budget`."""
     recipe: Recipe
-    """By which candidates are trained."""
+    """Recipe by which candidates are trained."""
     target: str = ""
-    """As `nas.latency.target.Target` reads it; empty for the fastest deployment runtime of the machine."""
+    """Target as `nas.latency.target.Target` reads it; empty: the fastest deployment runtime of the machine."""
     precisions: tuple[str, ...] = ()
-    """In which a network may ship, such as fp32, bf16 and int8: each is timed in all of them that can be timed there,
-    and counts, is scored and is certified in its fastest. Empty for that of the target alone."""
+    """Precisions in which a network may ship, such as fp32, bf16 and int8. Each network is timed in all that can be
+    timed there, and is compared, scored and certified in its fastest. Empty: the target's precision alone."""
     latency_within: float = WITHIN
-    """Half of the 95 % interval of candidates' latencies, as a share of them. The winner's certificate is never less
-    sure than the default."""
+    """Half-width of the 95 % interval of candidates' latencies, as a share of the latency. The winner's certificate is
+    at least as precise as the default."""
     patience_seconds: float = PATIENCE_SECONDS
-    """How long to wait, for each network that is timed, on a busy machine for quiet moments."""
+    """How long each timing may wait for quiet moments on a busy machine."""
     space: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
-    """Narrows axes of `space.axes.ranges`; others are searched as `space.axes.searched` says."""
+    """Narrower ranges for axes of `space.axes.ranges`; `space.axes.searched` gives the ranges of the others."""
     search: SearchPlan = SearchPlan()
 
     def __post_init__(self) -> None:
@@ -186,12 +187,12 @@ class Study:
 
     @property
     def asked(self) -> Budgets:
-        """What it asks for: its budget, or each of its budgets."""
+        """The budgets that the study asks for: its one budget, or each of several."""
         return Budgets.parse(self.budgets or (self.budget,))
 
     def begun(self) -> Study:
-        """The same question as a new run asks it: how finalists are finished is spelled out. A recipe that mines hard
-        examples in its own way is left alone.
+        """The study as a new run writes it, with the default finish recipe spelled out. A recipe that sets its own hard
+        example mining is left alone.
         """
         plan = self.search
         if plan.finish_recipes is not None or not plan.finish_epochs or self.recipe.ohem_probability is not None:
@@ -199,16 +200,16 @@ class Study:
         return replace(self, search=replace(plan, finish_recipes=(HARD_EXAMPLES,)))
 
     def asking(self, texts: Sequence[str]) -> Study:
-        """The same question for one budget, or for several.
+        """The same study with other budgets, one or several.
 
-        Raises: BudgetError when one of the texts is none, or two name the same.
+        Raises: BudgetError when one of the texts is no budget, or two name the same budget.
         """
         if len(texts) == 1:
             return replace(self, budget=texts[0], budgets=())
         return replace(self, budget="", budgets=tuple(map(str, Budgets.parse(texts))), frontier=False)
 
     def asking_also(self, texts: Sequence[str]) -> Study:
-        """The same question for more budgets, where it is for several; else for these instead.
+        """The same study with these budgets added, if it has several; otherwise with these in place of its one budget.
 
         Raises: BudgetError as `asking` does.
         """
@@ -236,11 +237,11 @@ class Study:
             if name not in PRECISIONS:
                 raise UserError(f"precisions: expected some of {', '.join(PRECISIONS)}, got {name!r}")
         if len(set(self.precisions)) < len(self.precisions):
-            raise UserError(f"precisions: expected each once, got {', '.join(self.precisions)}")
+            raise UserError(f"precisions: expected each precision once, got {', '.join(self.precisions)}")
         if self.precisions and self.target and Target.parse(self.target).precision != "fp32":
             raise UserError(
-                f"precisions: expected a target that says none, got {self.target}; leave it out there, or leave out "
-                "precisions"
+                f"precisions: expected a target without a precision of its own, got {self.target}; remove it from the "
+                "target, or leave out precisions"
             )
 
     def architectures(self) -> Space:
@@ -253,10 +254,10 @@ class Study:
 
 
 def load_study(path: str | Path) -> Study:
-    """A study from its YAML file. Relative paths in it (`data.root`, `recipe.init`) count from the file's
-    folder, those with `~` from a home.
+    """A study from its YAML file. Relative paths in it (`data.root`, `recipe.init`) count from the file's folder, and
+    `~` is a home folder.
 
-    Raises: UserError with line and key of what does not fit.
+    Raises: UserError that names the line and key of a wrong value.
     """
     file = expanded(path)
     study = strict.parse(read_text(file, "a study's YAML file"), Study, str(file))
@@ -268,13 +269,14 @@ def load_study(path: str | Path) -> Study:
 
 
 def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
-    """The question asked when none is given: road scenes drawn here, small enough for five minutes on two cores. On a
-    GPU, which runs everything of that size far inside any budget, they have the size of Cityscapes' pictures.
+    """The study of a search that is given none: road scenes drawn on this machine, small enough for five minutes on two
+    cores. On a GPU, where every network of that size is far inside any budget, the scenes are as large as Cityscapes
+    images.
 
-    Candidates' latencies are half as sure as usual, which is as much as `nas.search.propose.fill` leaves free of the
-    budget. On the CPU a busy machine is waited for a third as long, less is tried where all of it would take more than
-    five minutes, and it begins with the two families that learn most in so few steps, since what is proposed is near
-    the best so far.
+    Candidates' latencies have twice the usual interval, which is the margin that `nas.search.propose.fill` leaves below
+    the budget. On the CPU, timings wait a third as long for a busy machine, and fewer trials are made where all of them
+    would take more than five minutes. The seeds are the two families that learn most in so few steps, since later
+    proposals are near the best so far.
     """
     if on_gpu:
         return Study(
@@ -302,13 +304,13 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
 
 
 def has_built_in_minutes(study: Study) -> bool:
-    """Whether a study is the built-in one, at any budget and on any target, and nobody gave it other minutes."""
+    """Whether a study is the built-in one, at any budget and on any target, with its own time limit."""
     built_in = built_in_study("1ms")
     return (study.data, study.recipe, study.search.minutes) == (built_in.data, built_in.recipe, built_in.search.minutes)
 
 
 def without_minutes_of_one(study: Study) -> Study:
-    """The built-in study, whose minutes are for one budget, without these where it asks for several."""
+    """The built-in study without its time limit if it asks for several budgets: the limit is meant for one."""
     if not (study.budgets or study.frontier):
         return study
     return replace(study, search=replace(study.search, minutes=0.0))

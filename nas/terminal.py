@@ -1,4 +1,4 @@
-"""Plain text for terminals: tables, and how far long work is."""
+"""Plain text for terminals: tables and progress lines."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from nas.data.survey import Found
     from nas.training.scores import Scores
 
-MOST_SIZES = 3  # of images, in a line
+MOST_SIZES = 3  # image sizes listed in a line
 WORTH_A_WORD = 0.01
-"""Share of a training's time below which waiting is not spoken of."""
+"""Share of a training's time below which waiting is not mentioned."""
 STARVED = 0.05
-"""The share from which on something should be done about it."""
-REDRAW_SECONDS = 0.2  # of a line that is written over
-TELL_SECONDS = 30.0  # between lines where none can be written over
+"""Share of a training's time above which the user is advised to reduce the waiting."""
+REDRAW_SECONDS = 0.2  # between updates of a progress line on a terminal
+TELL_SECONDS = 30.0  # between progress lines in a log
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|-|", re.I)
 
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Where a command prints what it was asked for: whoever stops reading there (`head`) has seen enough, and what the
-    command does afterwards, and its verdict, are what they would be.
+    """Around the printing of a command's answer: a reader that stops early (`head`) is no error. The command goes on,
+    and its exit status is the same.
     """
     with suppress(BrokenPipeError):
         yield
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
-    """Lines of columns under a header, two spaces apart; columns of numbers (`-` for none) are aligned right."""
+    """Aligned columns under a header, two spaces apart; columns of numbers (`-` for none) are aligned right."""
     assert all(len(row) == len(header) for row in rows), "every row has a cell for each column"
     columns = list(zip(header, *rows, strict=True))
     right = [all(_NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
@@ -49,7 +49,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of 0..1 with one decimal, without the sign; `-` for none."""
+    """A share of 0..1 in percent with one decimal, without the percent sign; `-` for None."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
@@ -63,45 +63,45 @@ def duration(seconds: float) -> str:
 
 
 def waiting(data: float | None, lane: float | None, least: float = WORTH_A_WORD) -> str:
-    """`waited 7.1 % for data and 2.0 % for timings`, of shares 0..1; those below `least` are left out."""
+    """`waited 7.1 % for data and 2.0 % for timings`, from shares of 0..1; shares below `least` are left out."""
     shares = ((data or 0, "data"), (lane or 0, "timings"))
-    told = [f"{percent(share)} % for {what}" for share, what in shares if share >= least]
-    return f"waited {' and '.join(told)}" if told else ""
+    parts = [f"{percent(share)} % for {what}" for share, what in shares if share >= least]
+    return f"waited {' and '.join(parts)}" if parts else ""
 
 
 def waiting_advice(data: float | None, lane: float | None) -> str:
-    """What to do about a training that waits, as a sentence; empty where it does not for long."""
-    told = []
+    """How to reduce a training's waiting, as a sentence; empty where it waits little."""
+    advice = []
     if (data or 0) > STARVED:
-        told.append(
-            f"{percent(data)} % of the time of training was spent waiting for data: give a training more cores, train "
-            "fewer networks at a time, or raise data.cache_gigabytes if not all pictures are kept decoded"
+        advice.append(
+            f"{percent(data)} % of the training time was spent waiting for data: give each training more cores, train "
+            "fewer networks at a time, or raise data.cache_gigabytes if not all images fit into memory decoded"
         )
     if (lane or 0) > STARVED:
-        told.append(
-            f"{percent(lane)} % of the time of training was spent waiting while networks were timed: time them on "
+        advice.append(
+            f"{percent(lane)} % of the training time was spent waiting while networks were timed: time them on "
             "another machine, or start other measurements later"
         )
-    return "; ".join(told)
+    return "; ".join(advice)
 
 
 def class_table(classes: Sequence[str], scores: Scores) -> str:
-    """IoU of every class, and below it the mean and the pixel accuracy, all in percent."""
+    """IoU of every class and, below, the mean and the pixel accuracy, all in percent."""
     rows = [(name, percent(iou)) for name, iou in zip(classes, scores.class_iou, strict=True)]
     rows += [("mean (mIoU)", percent(scores.miou)), ("pixel accuracy", percent(scores.pixel_accuracy))]
     return table(rows, ("class", "IoU %"))
 
 
 def no_waits() -> tuple[float, float]:
-    """Of work that waits for nothing that would be told."""
+    """Shares of time waited for data and for timings, for work that reports no waiting."""
     return 0.0, 0.0
 
 
 class Progress:
-    """How far long work is: one line that is written over on a terminal, else one every 30 s, also while nothing is
-    counted.
+    """Progress of long work: one line that is overwritten on a terminal, otherwise a line every 30 s, even while
+    nothing is counted.
 
-    `tell` hears the lines of a log; without it they go to standard error. `silent`: for callers who want no words.
+    `tell` receives the lines where there is no terminal; without it they go to standard error. `silent`: print nothing.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Progress:
         every_seconds: float = TELL_SECONDS,
     ) -> None:
         self.done = 0
-        """Of the work under way, or the last."""
+        """Units done of the current work, or of the last."""
         self._silent = silent
         self._clock = clock
         self._tell = tell
@@ -135,9 +135,9 @@ class Progress:
         done: int = 0,
         waits: Callable[[], tuple[float, float]] = no_waits,
     ) -> Iterator[None]:
-        """Inside, so many are worked on, of which so many are `done` before; 0 of work that cannot be counted. `waits`
-        gives the shares (0..1) of the time so far that were waited for data and for timings. Afterwards the line that
-        was written over is gone, so that others can be printed, and nothing more is told.
+        """Report progress inside the context. `of`: units in all, 0 where they cannot be counted; `done`: units that
+        were done before. `waits` gives the shares (0..1) of the time so far spent waiting for data and for timings.
+        Afterwards the progress line is erased, so that others can be printed.
         """
         self._what, self._of, self._unit, self._waits = what, of, unit, waits
         self.done = self._before = done
@@ -159,13 +159,13 @@ class Progress:
             self._what = ""
 
     def clear(self) -> None:
-        """Take away the line that is written over, so that another one can be printed; it comes again."""
+        """Erase the progress line, so that another line can be printed; the next update draws it again."""
         if self._shown:
             self._shown = False
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def count(self, more: int) -> None:
-        """So many more are done."""
+        """Add `more` units to those done."""
         with self._lock:
             self.done = min(self.done + more, self._of)
             if self._silent or not self._what:
@@ -175,9 +175,9 @@ class Progress:
                 self._show(now)
 
     def _go_on_telling(self, ended: threading.Event) -> None:
-        """Speak where `count` has not for long."""
+        """Print a line whenever `count` has printed none for `every_seconds`."""
         pause = self._every_seconds
-        with suppress(OSError, ValueError):  # nobody is there to read it
+        with suppress(OSError, ValueError):  # standard error is closed
             while not ended.wait(pause):
                 with self._lock:
                     now = self._clock()
@@ -209,8 +209,8 @@ class Progress:
 
 
 def data_table(findings: Findings) -> str:
-    """What a data set holds: images, their sizes, each class with its share of the labelled pixels and the images that
-    hold it, void, and in sentences what is odd.
+    """A summary of a data set: its images and their sizes, the share of labelled pixels and the number of images of
+    each class, void pixels, and notes on anything unusual.
     """
     dataset, splits = findings.dataset, findings.splits
     lines = [
@@ -222,8 +222,8 @@ def data_table(findings: Findings) -> str:
         values = [str(value) for value, label in enumerate(dataset.label_map) if label == index]
         shown = ", ".join(values) if len(values) < 4 else f"{values[0]}, ..., {values[-1]}"
         cells = [(found.class_pixels[index], found.labelled_pixels, found.class_images[index]) for _, found in splits]
-        told = [word for pixels, labelled, images in cells for word in (percent(pixels / labelled), str(images))]
-        rows.append([shown, class_name, *told])
+        numbers = [word for pixels, labelled, images in cells for word in (percent(pixels / labelled), str(images))]
+        rows.append([shown, class_name, *numbers])
     void = [
         word
         for _, found in splits

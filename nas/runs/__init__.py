@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, trained networks, the winner and its certificate."""
+"""The files of a run: its folder, trained networks, the winner and its certificate."""

@@ -1,4 +1,4 @@
-"""Whether runs asked the same question, and differ in nothing but chance: only then their winners have a mean."""
+"""Whether runs asked the same question and differ only by chance; otherwise a mean of their winners has no meaning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from nas.runs.terms import flat, runs_as, terms_of
 from space import UserError
 
 CHANCE = ("seed", "concurrent", "trials_per_gpu", "loggers")
-"""Of a plan: what may differ."""
+"""Fields of a search plan that may differ between such runs."""
 
 
 def require_alike(runs: Sequence[RunFolder]) -> None:
-    """Hold runs to the data, budget, target, recipe, space and plan of the first.
+    """Require that all runs have the data, budget, target, recipe, space and plan of the first.
 
-    Raises: UserError that names what one of them has otherwise, and when a file of one is damaged.
+    Raises: UserError that names the differences of a run, or when a file of a run is damaged.
     """
     roots = [run.root.resolve() for run in runs]
     if twice := next((run for run, root in zip(runs, roots, strict=True) if roots.count(root) > 1), None):
@@ -37,13 +37,13 @@ def require_alike(runs: Sequence[RunFolder]) -> None:
             words.insert(0, f"data: {changed}")
         if words:
             raise UserError(
-                f"expected runs that differ in their seeds alone, got {first.root} and {run.root} with another "
+                f"expected runs that differ only in their seeds, got {first.root} and {run.root} with different "
                 f"{'; '.join(words)}; report on them one by one{_same_budgets(first, run)}"
             )
 
 
 def _same_budgets(first: RunFolder, other: RunFolder) -> str:
-    """How a run is asked for the budgets of the first: a frontier's are by what its own run timed."""
+    """Advice on searching with the budgets of the first run: `--frontier` chooses budgets by a run's own timings."""
     asked, others = first.study().asked, other.study().asked
     if asked == others or not (asked.several and others.several):
         return ""
@@ -52,7 +52,7 @@ def _same_budgets(first: RunFolder, other: RunFolder) -> str:
 
 
 def _asked(run: RunFolder) -> Mapping[str, object]:
-    """Names and values of what is to be the same."""
+    """Names and values that all runs must share."""
     study = run.study()
     begun = beginning(run.root)
     plan = {name: value for name, value in asdict(study.search).items() if name not in CHANCE}
@@ -70,7 +70,7 @@ def _asked(run: RunFolder) -> Mapping[str, object]:
 
 
 def _device(run: RunFolder) -> str:
-    """What the candidates of a run were timed on."""
+    """The GPU or processor that the candidates of a run were timed on."""
     latencies = (trial.latency for trial in run.trials())
     environment = next((each.environment for each in latencies if each is not None), {})
     return environment.get("gpu") or environment.get("cpu", "unknown")

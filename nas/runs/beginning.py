@@ -1,4 +1,4 @@
-"""The weights that a training or a run begins with, kept beside it: the file they came from is not needed again."""
+"""The initial weights of a training or a run, copied into its folder: the original file is not needed again."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 RECORD = "init.yaml"
 TENSORS = "init.safetensors"
 DIGEST = "sha256_of_file"
-"""The word of its metadata by which it is known."""
+"""The metadata key that marks a file as kept initial weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
-    """Where weights came from."""
+    """The file that initial weights came from."""
 
     file: str
-    """Its name, without folders."""
+    """Name of the file, without folders."""
     sha256: str
 
     def __str__(self) -> str:
@@ -33,51 +33,53 @@ class Beginning:
 
 
 def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: bool) -> Beginning | None:
-    """Keep the weights in the file `given` in a folder, and what the file was; None where none is given. Where what is
-    in the folder has `begun`, they must be those that are kept there, which are taken where none is given; where
-    something is `trained` already, there must be some.
+    """Copy the initial weights in the file `given` into a folder, with a record of the file; None where none is given.
+    Where the training or run in the folder has `begun`, the file must hold the weights kept there, and those are used
+    where none is given. Where something is `trained` already, weights cannot be added.
 
-    Raises: UserError when the file cannot be read, when no network can start from it, when it would be replaced, and
-    when it is another than the one it was begun with.
+    Raises: UserError when the file cannot be read, when no network can start from it, when it is the kept copy itself,
+    and when it differs from the one that the folder was begun with.
     """
     kept = beginning(folder) if begun else None
     if given is None:
         if not begun:
-            for name in (RECORD, TENSORS):  # of another training, that was ended in its first epoch
+            for name in (RECORD, TENSORS):  # left by another training that was interrupted in its first epoch
                 (folder / name).unlink(missing_ok=True)
         return kept
     if kept is None and begun and trained:
-        raise UserError(f"init: expected none, got {given}: {folder} was begun at random; leave it out, or start anew")
+        raise UserError(
+            f"init: expected none, got {given}: {folder} was begun with random weights; leave init out, or start anew"
+        )
     file = expanded(given)
     if kept is not None and not file.is_file():
         return kept
     from nas.training.pretrained import read_tensors, require_known_names
     from nas.training.weights import save_weights
 
-    tensors = None if kept else read_tensors(file)  # which says what a file is that cannot be read
+    tensors = None if kept else read_tensors(file)  # raises an error that describes an unreadable file
     if kept is None and file.resolve() == (folder / TENSORS).resolve():
-        raise UserError(f"init: expected weights that lie elsewhere than in {folder}, got {given}; give another --out")
+        raise UserError(f"init: expected weights from outside {folder}, got {given}; give another --out")
     with file.open("rb") as content:
         found = Beginning(file=file.name, sha256=hashlib.file_digest(content, "sha256").hexdigest())
     if kept is not None:
         if kept.sha256 != found.sha256:
             raise UserError(
-                f"init: expected the weights that {folder} was begun with, {kept}, got those of {found}; leave init as "
-                "it was, or start anew with another --out"
+                f"init: expected the weights that {folder} was begun with, {kept}, got {found}; leave init as it was, "
+                "or start anew with another --out"
             )
         return kept
-    assert tensors is not None, "they were read"
+    assert tensors is not None, "they are read where none are kept"
     require_known_names(tensors, file)
-    (folder / RECORD).unlink(missing_ok=True)  # it says nothing of what is put in their place
+    (folder / RECORD).unlink(missing_ok=True)  # it must never describe other weights than those beside it
     save_weights(folder / TENSORS, tensors, {"file": found.file, DIGEST: found.sha256})
     write_text(folder / RECORD, strict.dump(found))
     return found
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether the file in a folder that has the name of weights to begin with was written as such.
+    """Whether a folder's file named like kept initial weights was written by `hold_to_beginning`.
 
-    Raises: UserError when there is none, or it is of another kind or damaged.
+    Raises: UserError when there is no such file, or it is of another kind or damaged.
     """
     from nas.training.weights import read_metadata
 
@@ -85,7 +87,7 @@ def is_kept(folder: Path) -> bool:
 
 
 def kept_tensors(folder: Path) -> dict[str, Tensor]:
-    """The weights that are kept in a folder.
+    """The initial weights kept in a folder.
 
     Raises: UserError when they cannot be read.
     """
@@ -95,8 +97,8 @@ def kept_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def beginning(folder: Path) -> Beginning | None:
-    """Where the weights came from that are kept in a folder; None where there are none.
+    """Where the initial weights kept in a folder came from; None where there are none.
 
-    Raises: UserError when the file that says so is damaged.
+    Raises: UserError when the record is damaged.
     """
-    return find_record(folder / RECORD, "where the first weights came from", Beginning)
+    return find_record(folder / RECORD, "a record of where the initial weights came from", Beginning)

@@ -1,4 +1,4 @@
-"""The certificate of a finished network: what was measured and scored, how, and whether it keeps its budget."""
+"""The certificate of a finished network: latency and scores, how they were found, and whether the budget is kept."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ CERTIFICATE = "certificate.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedForm:
-    """One way to run a network (a graph, a runtime, a precision), as it was found before one was kept."""
+    """One of the ways to run a network (a graph, a runtime, a precision) that were compared before one was kept."""
 
     form: str
     p50_milliseconds: float | None
-    """None, as are its interval and scores, where the runtime refused the form or crashed at it."""
+    """Median latency; None, as are its interval and scores, where the runtime refused the form or crashed on it."""
     ci_low_milliseconds: float | None
     ci_high_milliseconds: float | None
     miou: float | None
-    """By that runtime, over the validation images; None where it was not scored by it: it was not surely faster, or is
-    a search's winner in full precision.
+    """mIoU over the validation images as this runtime computes it; None where the form was not scored, because it was
+    not certainly faster or is a search's winner in full precision.
     """
     same_labels: float | None
-    """Share of pixels with PyTorch's label in float32."""
+    """Share of pixels that get the same label as from PyTorch in float32."""
     verdict: str
-    """`kept`, or what spoke against it."""
+    """`kept`, or the reason why it was not."""
     flagged: tuple[str, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Why its latency is not to be trusted; empty where it is, and in certificates of earlier versions."""
+    """Why its latency cannot be trusted; empty where it can, and in certificates of earlier versions."""
 
     @classmethod
     def of(
         cls, form: str, latency: Latency, verdict: str, *, miou: float | None = None, same_labels: float | None = None
     ) -> ComparedForm:
-        """With what was measured of it."""
+        """A form that was timed."""
         return cls(
             form=form,
             p50_milliseconds=latency.p50_milliseconds,
@@ -65,7 +65,7 @@ class ComparedForm:
 
     @classmethod
     def refused(cls, form: str, reason: str) -> ComparedForm:
-        """One that its runtime does not run."""
+        """A form that its runtime cannot run."""
         return cls(
             form=form,
             p50_milliseconds=None,
@@ -79,44 +79,45 @@ class ComparedForm:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What is shipped where it was chosen among forms of a network, in lower precision say."""
+    """The form of a network that ships where several were compared, one in lower precision for example."""
 
     graph: bytes | None
-    """ONNX with labels as output; it becomes model.onnx. None where the runtime reads none and runs the network itself:
-    model.onnx is in full precision then.
+    """ONNX graph with labels as output, which becomes model.onnx. None where the runtime reads no graph and runs the
+    network itself: model.onnx is then in full precision.
     """
     form: str
     scored_by: str
     scores: Scores
-    """Over the validation images, by the runtime that is timed."""
+    """Scores over the validation images, computed by the runtime that is timed."""
     same_labels: float
     miou_float32: float
     fine_tuned_epochs: int = 0
-    """Of quantization-aware fine-tuning of the weights that the graph is made of; 0: none."""
+    """Epochs of quantization-aware fine-tuning of the weights in the graph; 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What was measured of a finished network, under which protocol, against which budget."""
+    """The measurements and scores of a finished network, the protocol, and the verdict against a budget."""
 
     architecture: str
-    """Its key."""
+    """Key of the architecture."""
     certified: str
-    """Date and time, UTC."""
+    """Date and time of the certificate, UTC."""
     version: str
-    """Of framebudget."""
+    """Version of framebudget."""
     budget: str | None
-    """None where nothing was asked for; `passed` is None then too."""
+    """The budget; None where there was none, and then `passed` is None too."""
     passed: bool | None
     """Whether the budget is kept: true where the whole 95 % interval is inside it, false where all of it is over, null
-    where that is unsure. `verdict` tells these apart from no budget."""
+    where the interval contains the budget. `verdict` tells the last case from having no budget."""
     latency: Latency
-    """Says what was timed (`scope`, input size, batch), on what (`environment`), how often and how surely."""
+    """The latency, with what was timed (`scope`, input size, batch), where (`environment`), how often and how
+    precisely."""
     precision: str
     protocol: str
-    """How it was timed, in words."""
+    """How the latency was measured, in words."""
     miou: float | None
-    """Scores are fractions over the validation images; None where there was no data set."""
+    """mIoU, like all scores a fraction over the validation images; None where there was no data set."""
     pixel_accuracy: float | None
     class_iou: Mapping[str, float | None]
     scored: str
@@ -125,33 +126,33 @@ class Certificate:
     validation_images: int
     num_classes: int
     input_mean: tuple[float, float, float]
-    """Images reach the network as (value - mean) / std, RGB values in 0..1."""
+    """Input images are normalized to (value - mean) / std, with RGB values in 0..1."""
     input_std: tuple[float, float, float]
     parameters: int
     multiply_adds: int
     onnx_images: int
-    """Of the validation split, on which model.onnx was compared with PyTorch: largest difference of logits, how much
-    was allowed, and the share of pixels with the same label."""
+    """Validation images on which model.onnx was compared with PyTorch. The next fields are the largest difference of
+    logits, the allowed difference, and the share of pixels with the same label."""
     onnx_max_abs_difference: float | None
     onnx_tolerance: float | None
-    """None where labels alone were compared, as of a quantized graph."""
+    """Allowed difference of logits; None where only labels were compared, as for a quantized graph."""
     onnx_same_labels: float
     sha256: Mapping[str, str]
-    """Of the files beside it."""
+    """SHA-256 of the files beside the certificate, by name."""
     unsure: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Why the verdict is UNSURE, and what would settle it."""
+    """Why the verdict is UNSURE, and the command that would settle it."""
     form: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How model.onnx, or the network itself, is run where that is not in full precision; `miou` is of it, as `scored`
-    says.
+    """How model.onnx, or the network itself, is run where that is not in full precision; `miou` is then the score of
+    this form, as `scored` says.
     """
     miou_float32: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What PyTorch reaches in float32, where `miou` is of something else; before any fine-tuning."""
+    """mIoU by PyTorch in float32, before any fine-tuning, where `miou` is that of another form."""
     fine_tuned_epochs: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of quantization-aware fine-tuning, where the weights had it that model.onnx is made of."""
+    """Epochs of quantization-aware fine-tuning of the weights in model.onnx; 0: none."""
     compared: tuple[ComparedForm, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What it was chosen among."""
+    """The forms that it was chosen from."""
     values_sha256: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of everything above, by which a change is noticed; empty in certificates of earlier versions."""
+    """SHA-256 of all values above, which reveals later changes; empty in certificates of earlier versions."""
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "parameters", "multiply_adds", "onnx_images", "fine_tuned_epochs"):
@@ -160,45 +161,46 @@ class Certificate:
         shares = [self.miou, self.miou_float32, self.pixel_accuracy, self.onnx_same_labels, *self.class_iou.values()]
         shares += [share for each in self.compared for share in (each.miou, each.same_labels)]
         if not all(share is None or 0 <= share <= 1 for share in shares):
-            raise UserError("expected scores and shares of 0 to 1; write the certificate again")
+            raise UserError("expected scores and shares between 0 and 1; write the certificate again")
         if self.form:
             named, timed = Target.parse(self.form.partition(" ")[0]), Target.parse(self.latency.target)
             if (named.runtime, named.precision) != (timed.runtime, timed.precision):
                 raise UserError(
-                    f"form: expected one on {timed}, which was timed, got {self.form}; write the certificate again"
+                    f"form: expected one on {timed}, the target that was timed, got {self.form}; write the certificate "
+                    "again"
                 )
         verdict = self.verdict
         if verdict is None and self.passed is not None:
             raise UserError("passed: expected null, since there is no budget; write the certificate again")
         if (verdict, self.passed) in (("PASS", False), ("FAIL", True)):
             raise UserError(
-                f"passed: expected what its latency says of {self.budget}, {verdict}, got {str(self.passed).lower()}; "
+                f"passed: expected {verdict}, by its latency against {self.budget}, got {str(self.passed).lower()}; "
                 "write the certificate again"
             )
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the latency says of the budget; None where there is none. (Until 0.1.0 `passed` was said of the median
-        alone.)
+        """The verdict of the latency against the budget; None where there is no budget. (Until 0.1.0 `passed` depended
+        on the median alone.)
         """
         return None if self.budget is None else Budget.parse(self.budget).verdict(self.latency)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of its values, which does not depend on how their file is laid out."""
+        """SHA-256 of the values, independent of the layout of their file."""
         values = strict.plain(replace(self, values_sha256=""))
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def runs_on(self) -> str:
-        """How what was timed is run: `form`, or the target where nothing else is to be said."""
+        """How the network that was timed is run: `form`, or the target where there is no form."""
         return self.form or self.latency.target
 
 
 def read_certificate(folder: Path) -> Certificate:
     """The certificate in a winner's folder.
 
-    Raises: UserError when there is none, it cannot be read, or its values are not those that it was written with.
+    Raises: UserError when there is none, it cannot be read, or its values were changed since it was written.
     """
     file = folder / CERTIFICATE
     certificate = read_record(file, f"a winner's folder with {CERTIFICATE}", Certificate)
@@ -206,14 +208,14 @@ def read_certificate(folder: Path) -> Certificate:
     if written and written != found:
         raise UserError(
             f"{file}: expected the values that it was written with (SHA-256 {written[:12]}...), got others "
-            f"({found[:12]}...): it was changed since; bring the certificate back that was there, or certify anew"
+            f"({found[:12]}...): it was changed since; restore the original certificate, or certify anew"
         )
     return certificate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """How well a network segments validation images, how many, and where that was computed."""
+    """The scores of a network on the validation images, the number of images, and the device that computed them."""
 
     scores: Scores
     images: int
@@ -222,22 +224,22 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was found out about a finished network."""
+    """The measurements of a finished network that its certificate is made from."""
 
     latency: Latency
     scored: Scored | None
-    """None where there was no data set."""
+    """Scores; None where there was no data set."""
     check: FileCheck
-    """Of model.onnx against PyTorch."""
+    """The comparison of model.onnx with PyTorch."""
     deployed: Deployed | None = None
     compared: tuple[ComparedForm, ...] = ()
-    """What it was chosen among, itself with the latency that is certified."""
+    """The forms that it was chosen from; the chosen one has the certified latency."""
 
 
 def certify(
     architecture: Architecture, labelling: Labelling, budget: Budget | None, evidence: Evidence, files: Path
 ) -> Certificate:
-    """The certificate of the finished `files` of a network."""
+    """The certificate of a finished network whose files are in the folder `files`."""
     latency, scored, check, deployed = evidence.latency, evidence.scored, evidence.check, evidence.deployed
     height, width = labelling.size
     num_classes = len(labelling.classes)
@@ -281,7 +283,7 @@ def certify(
         },
         unsure=settling(latency, budget, num_classes) if budget is not None and verdict == "UNSURE" else "",
     )
-    as_read = strict.parse(strict.dump(certificate), Certificate, CERTIFICATE)  # 9 ms are 9.0 for who reads it
+    as_read = strict.parse(strict.dump(certificate), Certificate, CERTIFICATE)  # 9 becomes 9.0, as when it is read
     return replace(as_read, values_sha256=as_read.digest)
 
 
@@ -289,19 +291,19 @@ def _protocol(latency: Latency) -> str:
     reference = latency.environment.get("reference", "reference")
     processes, several, corrected = "a process of its own", "", ""
     if count := len(latency.processes_milliseconds):
-        processes = f"{count} processes one after another, each its own"
+        processes = f"{count} separate processes, one after another"
         several = (
-            "; reported is the median process, between the lowest and the highest end of their intervals, with the "
-            "highest p90 and p99"
+            "; reported are the median process, an interval from the lowest to the highest end of all intervals, and "
+            "the highest p90 and p99"
         )
     if latency.corrected != 1:
         corrected = (
-            f"; {'its' if several else 'the'} ratios are multiplied by {latency.corrected:.3f}, for on a "
+            f"; {'its' if several else 'the'} ratios are multiplied by {latency.corrected:.3f}, because on a "
             "busier machine a small network slows down more than the reference"
         )
     return (
-        f"{processes} and nothing of ours training; warm-up, then {latency.samples} pairs of calls in "
+        f"{processes}, with no training of ours running; warm-up, then {latency.samples} pairs of calls in "
         f"{len(latency.blocks)} blocks, alternating with the frozen network {reference}; "
-        "p50 is the ratio of their medians in undisturbed blocks times what the reference takes on this device, with a "
-        f"95 % interval; p90 and p99 are of all pairs{several}{corrected}"
+        "p50 is the ratio of their medians in undisturbed blocks, times the latency of the reference on this device, "
+        f"with a 95 % interval; p90 and p99 are over all pairs{several}{corrected}"
     )

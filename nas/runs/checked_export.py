@@ -1,4 +1,4 @@
-"""Files of a network, as ONNX or what is made of it, that were compared with PyTorch before anybody gets them."""
+"""Export of a network to ONNX, or a format made from it; files are compared with PyTorch before they are released."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from nas.export.formats import Exported, Format, files_of, onnx
 from nas.export.graph import onnx_bytes, with_labels
 from nas.storage.files import write_together
 
-LOGITS = 1e-3  # largest difference of logits that is allowed, as a share of their range; rounding gives some 1e-6
+LOGITS = 1e-3  # largest allowed difference of logits, as a share of their range; rounding causes about 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileCheck:
-    """How well a file, run by what reads it, agrees with PyTorch in float32 on the CPU, the worst over `images`."""
+    """Agreement of a file, run by its own runtime, with PyTorch in float32 on the CPU: the worst over `images`."""
 
     images: int
     max_abs_difference: float | None
     tolerance: float | None
-    """None where labels alone were compared."""
+    """Allowed difference; None, like the difference, where only labels were compared."""
     same_labels: float
-    """Share of pixels; a tie between classes at floating-point level counts as the same, where logits were compared."""
+    """Share of pixels with the same label. Where logits were compared, classes that tie at floating-point level count
+    as the same."""
 
     def __str__(self) -> str:
         if self.max_abs_difference is None:
@@ -38,13 +39,13 @@ class FileCheck:
 
 
 def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bool, form: Format = onnx) -> FileCheck:
-    """Write `network` in a format for one image of the size of `images` (N, 3, H, W), compared on all of them.
+    """Write `network` in a format, for one image of the size of `images` (N, 3, H, W), and compare it on all of them.
 
-    What is compared is read back from what was written. With `labels` the file gives labels (1, H, W), as they are
-    timed; a file that gives the logits is then compared first, and so is the ONNX graph where it is another format.
-    Files at `path` are replaced whole, and nothing is left there when they would differ from PyTorch.
+    The written files are read back and compared. With `labels` the file outputs labels (1, H, W), as in timings; a file
+    that outputs the logits is then compared first. For formats other than ONNX, the ONNX graph is compared too.
+    Files at `path` are replaced as a whole, and none are left there when they differ from PyTorch.
 
-    Raises: ExportError when the network cannot be expressed or the files give something else than PyTorch.
+    Raises: ExportError when the format cannot express the network or the output differs from PyTorch's.
     """
     size = (int(images.shape[-2]), int(images.shape[-1]))
     graph = onnx_bytes(network, size, labels=False)
@@ -63,9 +64,9 @@ def export_checked(network: nn.Module, path: Path, images: Tensor, *, labels: bo
 
 
 def _compared(form: Format, exported: Exported, file: Path, images: Tensor) -> FileCheck:
-    """How well what gives logits or labels, once it is written and read back, agrees with PyTorch.
+    """Write a file, read it back, and compare its logits or labels with PyTorch's.
 
-    Raises: ExportError when it does not.
+    Raises: ExportError when they differ.
     """
     form.write(exported, file)
     run = form.open_file(file)
@@ -81,13 +82,13 @@ def _compared(form: Format, exported: Exported, file: Path, images: Tensor) -> F
             _require(fits, form, f"logits to within {allowed:.2e}", f"{agreement.max_abs_difference:.2e}")
             difference = max(difference or 0.0, agreement.max_abs_difference)
             tolerance = max(tolerance or 0.0, allowed)
-    _require(same >= SAME_LABELS, form, "labels", f"others on {1 - same:.2%} of the pixels")
+    _require(same >= SAME_LABELS, form, "labels", f"other labels on {1 - same:.2%} of the pixels")
     return FileCheck(images=len(images), max_abs_difference=difference, tolerance=tolerance, same_labels=same)
 
 
-def _require(fits: bool, form: Format, expected: str, came: str) -> None:
+def _require(fits: bool, form: Format, expected: str, found: str) -> None:
     if not fits:
         raise ExportError(
-            f"{form.TITLE}: expected PyTorch's {expected}, got {came}; nothing was written. Check that the weights are "
-            f"finite, and try another version of torch or {form.LIBRARY}"
+            f"{form.TITLE}: expected PyTorch's {expected}, got {found}; nothing was written. Check that the weights "
+            f"are finite, and try another version of torch or {form.LIBRARY}"
         )

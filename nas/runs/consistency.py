@@ -1,6 +1,6 @@
-"""What the files of a run say of each other: each can be read by itself and still contradict another one.
+"""Consistency between the files of a run: each file may be valid by itself and still contradict another one.
 
-A file may be of another run, or a study changed by hand. What would be trained then belongs to neither.
+A file may come from another run, or a study may have been edited by hand. Trainings would then fit neither.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from nas.study import Study
 
 
 def require_consistent(run: RunFolder, study: Study) -> None:
-    """Hold the candidates of a run to its study and to each other.
+    """Check the candidates of a run against its study and against each other.
 
     Raises: UserError when a file is damaged, DamagedError when two of them contradict each other.
     """
@@ -20,11 +20,11 @@ def require_consistent(run: RunFolder, study: Study) -> None:
         file = run.trial_path(trial) / TRIAL
         if trial.until(epochs) > epochs:
             raise DamagedError(
-                f"{file}: rungs: expected epochs up to {epochs}, which the recipe in {run.study_path} has, got "
-                f"{trial.until(epochs)}; put back the file that was changed"
+                f"{file}: rungs: expected at most {epochs} epochs, as the recipe in {run.study_path} has, got "
+                f"{trial.until(epochs)}; restore the file that was changed"
             )
         if trial.origin == "pruned" and trial.parent not in company:
             raise DamagedError(
-                f"{file}: parent: expected a network in {run.root / 'company'}, got {trial.parent!r}; put back the "
+                f"{file}: parent: expected a network in {run.root / 'company'}, got {trial.parent!r}; restore the "
                 "file that was changed"
             )

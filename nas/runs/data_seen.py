@@ -1,4 +1,4 @@
-"""Which data a run or a training was begun on, so that it does not go on with others, or a network was made on."""
+"""A record of the data that a run, a training or a network is based on, so that it does not go on with other data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FILE = "data.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSeen:
-    """What the data were, and where."""
+    """A fingerprint of the data, and their location."""
 
     fingerprint: Fingerprint
     root_from_here: str = ""
-    """The way from the folder that this is kept in to the data; empty for drawn ones."""
+    """Relative path from the folder of this record to the data; empty for drawn data."""
 
     @classmethod
     def of(cls, fingerprint: Fingerprint, root: str | None, folder: Path) -> DataSeen:
-        """What is to be kept in `folder` of data at `root`, or of drawn ones.
+        """The record to keep in `folder` for data at `root`, or for drawn data.
 
-        Raises: UserError for a way that is not UTF-8.
+        Raises: UserError for a path that is not UTF-8.
         """
         way = "" if root is None else os.path.relpath(expanded(root).resolve(), folder.resolve())
         require_utf8(way)
@@ -34,16 +34,16 @@ class DataSeen:
 
 
 def hold_to_data(folder: Path, fingerprint: Fingerprint, *, root: str | None, begun: bool) -> None:
-    """Keep the fingerprint of the data in the folder of a run or a training; where that has `begun`, the data must be
-    those that are kept there, if any are: earlier versions kept none.
+    """Keep the fingerprint of the data in the folder of a run or a training. If that has `begun`, the data must match
+    the fingerprint kept there, if there is one: earlier versions kept none.
 
     Raises: UserError that says what changed.
     """
     seen = data_seen(folder)
     if begun and seen is not None and (difference := seen.fingerprint.difference(fingerprint)):
         raise UserError(
-            f"{folder}: expected the data that it was begun on, but {difference}; what was trained before could not be "
-            "compared with what is trained now: put the old data back, or start anew with another --out"
+            f"{folder}: expected the data that it was begun on, but {difference}; networks trained before could not be "
+            "compared with those trained now: restore the old data, or start anew with another --out"
         )
     kept = DataSeen.of(fingerprint, root, folder)
     if kept != seen:
@@ -51,16 +51,16 @@ def hold_to_data(folder: Path, fingerprint: Fingerprint, *, root: str | None, be
 
 
 def data_seen(folder: Path) -> DataSeen | None:
-    """What is kept in a folder, or None.
+    """The record in a folder, or None.
 
     Raises: UserError when the file is damaged.
     """
-    return find_record(folder / FILE, "what the data of a run were", DataSeen)
+    return find_record(folder / FILE, "a record of the data of a run", DataSeen)
 
 
 def data_root(folder: Path, root: str | None) -> str | None:
-    """Where the data of a run are: at `root`, or, when they were moved together with the run, in the same place as seen
-    from its folder.
+    """The folder of a run's data: `root`, or, where the data were moved together with the run, the same relative path
+    from the run's folder.
     """
     if root is None or expanded(root).is_dir():
         return root
@@ -69,9 +69,9 @@ def data_root(folder: Path, root: str | None) -> str | None:
 
 
 def seen_root(folder: Path) -> str | None:
-    """Where the data of a training lie as seen from its folder, if they are still there; None where it keeps no place.
+    """The folder of a training's data by its recorded relative path, which may be gone; None where none is recorded.
 
-    Raises: UserError when the file that says so is damaged.
+    Raises: UserError when the record is damaged.
     """
     seen = data_seen(folder)
     if seen is None or not seen.root_from_here:

@@ -1,8 +1,8 @@
-"""What a new run takes over from earlier ones: how their candidates trained, and what their networks took.
+"""Results that a new run takes over from earlier ones: the scores of their candidates, and latencies of networks.
 
-It is kept in the run's own folder (`earlier.yaml`), so that the earlier runs need not stay where they were. None of it
-counts as a candidate of the new run; it tells the sampler where to look, and networks that were timed under the very
-same conditions need not be timed again.
+They are copied into the run's own folder (`earlier.yaml`), so that the earlier runs can be moved or removed. None of
+them counts as a candidate of the new run. The sampler learns from them, and networks that were timed under exactly the
+same conditions are not timed again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nas.study import Study
 from space import Architecture, UserError, strict
 
 MOST_FIDELITY = 0.999
-"""Of what an earlier run trained, in whole trainings: a score of the run's own always says more."""
+"""Highest fidelity, in whole trainings, of a score of an earlier run: a score of the run's own always counts more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +35,23 @@ class EarlierTrial:
     """A network of an earlier run."""
 
     run: str
-    """The name of its folder."""
+    """Name of the run's folder."""
     architecture: Architecture
     genotype: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    """What a sampler is told by; empty where only the latency is of use."""
+    """The genotype that is given to the sampler; empty where only the latency is of use."""
     latency: Latency | None = None
-    """None where it was measured on another target, or could not be."""
+    """Its latency; None where it was measured on another target, or could not be measured."""
     miou: float | None = None
-    """After the training as a candidate; None where there was none, or it broke."""
+    """mIoU after its training as a candidate; None where it was not trained, or the training failed."""
     fidelity: float = MOST_FIDELITY
     """That training as a share of a whole one of the new run, below 1."""
     over: bool | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether it took more than the budget that it was made for, which no width brought it into. None where nobody
-    asked: in files of earlier versions, say.
+    """Whether it exceeded the budget that it was made for at every width. None where that is unknown, as in files of
+    earlier versions.
     """
     drawn_for_milliseconds: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of a random draw that was trained whole on the terms of the new run (length, target, space): the budget that its
-    width was solved for. 0 of all others."""
+    """The budget that its width was solved for, if it is a random draw that was trained whole under the conditions of
+    the new run (length, target, space); 0 for all others."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drawn_for_milliseconds < math.inf:
@@ -64,13 +64,13 @@ class EarlierTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """All that was taken over."""
+    """Everything that was taken over."""
 
     trials: tuple[EarlierTrial, ...] = ()
 
     @property
     def latencies(self) -> dict[str, Latency]:
-        """What networks took, by their keys."""
+        """Latencies of networks, by their keys."""
         return {each.architecture.key: each.latency for each in self.trials if each.latency is not None}
 
 
@@ -79,16 +79,16 @@ def read_earlier(run: RunFolder) -> Earlier:
 
     Raises: UserError when the file is damaged.
     """
-    return find_record(run.root / EARLIER, "what a run took over from earlier ones", Earlier) or Earlier()
+    return find_record(run.root / EARLIER, "a record of what a run took over from earlier ones", Earlier) or Earlier()
 
 
 def write_earlier(run: RunFolder, earlier: Earlier) -> None:
-    """Keep it in the run's folder."""
+    """Write what a run takes over into its folder."""
     write_text(run.root / EARLIER, strict.dump(earlier))
 
 
 def not_taken_over(run: RunFolder) -> list[RunFolder]:
-    """The earlier runs that a run was asked to take over and has not yet: it was interrupted before.
+    """The earlier runs that a run has yet to take over, because it was interrupted before.
 
     Raises: UserError when one of them is gone.
     """
@@ -99,23 +99,23 @@ def not_taken_over(run: RunFolder) -> list[RunFolder]:
         if not each.study_path.is_file():
             raise UserError(
                 f"expected the run {each.root}, which {run.root} has not taken over yet, got no run there; "
-                "put it back, or start anew"
+                "restore it, or start anew"
             )
     return found
 
 
 def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence[RunFolder]) -> list[str]:
-    """Keep in the folder of a new run what earlier ones found out; a sentence on each of them. `seen`: the new run's
-    data.
+    """Copy the results of earlier runs into the folder of a new one, and return a sentence about each. `seen` is the
+    fingerprint of the new run's data.
 
-    Raises: UserError for a run of other data, another size or another recipe, for one without comparable trials, and
+    Raises: UserError for a run with other data, another size or another recipe, for one without comparable trials, and
     for one whose study was changed since.
     """
     found: list[EarlierTrial] = []
     words = []
     for source in {each.root.resolve(): each for each in sources}.values():  # none twice
         before = source.study()
-        require_terms(source, before)  # else its study says of its candidates what is not so
+        require_terms(source, before)  # otherwise its study would not describe its candidates
         _require_comparable(source, before, run, study, seen)
         same_target = _timed_on(before) == _timed_on(study)
         space = study.architectures()
@@ -125,26 +125,26 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         unlike = [each for each, point in points if point is None and each.origin == "seed"]
         alike = same_target and _draws_alike(before, study)
         entries = (_entry(source, before, each, study, same_target, alike) for each in inside)
-        told = [entry for entry in entries if entry is not None]
+        useful = [entry for entry in entries if entry is not None]
         timed = [
             EarlierTrial(run=source.root.name, architecture=each.architecture, latency=each.latency)
             for each in (*source.company(), *unlike)
             if same_target and each.latency is not None
         ]
-        if not told:
+        if not useful:
             raise UserError(
-                f"--from: expected a run with trained candidates of this study's space, got {source.root} with none of "
-                f"{len(proposed)}; leave it out"
+                f"--from: expected a run with trained candidates of this study's space, got {source.root} with none "
+                f"among its {len(proposed)}; leave it out"
             )
-        scored = sum(each.miou is not None for each in told)
-        latencies = sum(each.latency is not None for each in (*told, *timed))
-        left = len(proposed) - len(told)
+        scored = sum(each.miou is not None for each in useful)
+        latencies = sum(each.latency is not None for each in (*useful, *timed))
+        left = len(proposed) - len(useful)
         words.append(
             f"from    {source.root}: {scored} trained candidates"
-            f"{f' ({left} left out, of another space or without an end)' if left else ''}, "
-            f"{f'{latencies} latencies' if same_target else f'no latencies, which are of {_words_on(before)}'}"
+            f"{f' ({left} left out, from another space or unfinished)' if left else ''}, "
+            f"{f'{latencies} latencies' if same_target else f'no latencies: they are for {_words_on(before)}'}"
         )
-        found += (*told, *timed)
+        found += (*useful, *timed)
     write_earlier(run, Earlier(trials=tuple(found)))
     return words
 
@@ -153,8 +153,7 @@ def _require_comparable(source: RunFolder, before: Study, run: RunFolder, study:
     kept = data_seen(source.root)
     if kept is None:
         raise UserError(
-            f"--from: expected a run that says what its data were, got {source.root} of an earlier version; leave "
-            "it out"
+            f"--from: expected a run with a record of its data, got {source.root} of an earlier version; leave it out"
         )
     if difference := kept.fingerprint.difference(seen):
         raise UserError(f"--from: expected a run on the same data, got {source.root}: {difference}; leave it out")
@@ -169,12 +168,12 @@ def _require_comparable(source: RunFolder, before: Study, run: RunFolder, study:
     if recipes:
         raise UserError(
             f"--from: expected a run with this study's recipe, got {source.root} with another {', '.join(recipes)}; "
-            "its scores cannot be compared: leave it out, or take its recipe"
+            "its scores cannot be compared: leave it out, or use its recipe"
         )
 
 
 def _first_weights(run: RunFolder) -> str | None:
-    """What the weights are that its trainings begin with, wherever their file lies; None where they begin at random."""
+    """SHA-256 of the initial weights of a run's trainings; None where they begin with random weights."""
     kept = beginning(run.root)
     return None if kept is None else kept.sha256
 
@@ -188,7 +187,7 @@ def _words_on(study: Study) -> str:
 
 
 def _draws_alike(before: Study, study: Study) -> bool:
-    """Whether what one draws at random and trains whole is as good a draw of the other."""
+    """Whether random draws that one study trains whole are also draws under the conditions of the other."""
     return (
         before.recipe.epochs == study.recipe.epochs
         and before.architectures() == study.architectures()
@@ -199,11 +198,11 @@ def _draws_alike(before: Study, study: Study) -> bool:
 def _entry(
     source: RunFolder, before: Study, trial: Trial, study: Study, same_target: bool, alike: bool
 ) -> EarlierTrial | None:
-    """What a candidate of the study `before` tells; None where it tells nothing: one that was neither timed here nor
-    trained to the end of a rung.
+    """What the new run takes over of a candidate of the study `before`; None if it was neither timed on the same target
+    nor trained to the end of a rung.
     """
     history = source.progress(trial, "search").history
-    if not trial.stopped:  # it may have been killed on its way to the next rung
+    if not trial.stopped:  # it may have been interrupted on the way to its next rung
         ends = [rung.epochs for rung in trial.rungs] or [epoch.epochs for epoch in history[-1:]]
         history = history[: max((end for end in ends if end <= len(history)), default=0)]
     ended = bool(history) and not trial.failed

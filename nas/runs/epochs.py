@@ -1,7 +1,7 @@
-"""The epochs of a training on disk: what is there is finished, and what is finished stays.
+"""The epochs of a training on disk: only finished epochs are recorded, and a finished epoch is never lost.
 
-Of the files that an epoch writes, `progress.yaml` is the last: an epoch counts when it is there, and then weights and
-checkpoint are too. The checkpoint holds the same history, so that a process killed between the two loses nothing.
+`progress.yaml` is the last file that an epoch writes: an epoch counts once it is listed there, and its weights and
+checkpoint exist by then. The checkpoint holds the same history, so a process killed between the two loses nothing.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def held_form(
     guard: Guard,
     said: Callable[[str], None] | None = None,
 ) -> Form | None:
-    """The form that the training in a folder computes in: found before its first step and kept there, so that it goes
-    on with the same bits. None, for the usual one, where the recipe asks for no probe. `threads`: of torch, for the
-    whole process. `said` hears that a probe begins.
+    """The form (precision and memory layout) that the training in a folder computes in. It is found by a probe before
+    the first step and kept, so that a resumed training computes the same bits. None, for the default form, where the
+    recipe asks for no probe. `threads`: torch threads of the whole process. `said` is called when a probe begins.
 
-    Raises: UserError when the device is not there, or the file that says so is damaged; ArchitectureError when training
-    needs more memory than there is.
+    Raises: UserError when the device is not there, or the record of the form is damaged; ArchitectureError when
+    training needs more memory than there is.
     """
     if not recipe.probe:
         return None
@@ -54,11 +54,11 @@ def held_form(
         kept = read_record(file, "the form of a training", Form)
         if kept.device == device_of(device).type:  # the folder may have been moved
             return kept
-    # A probe takes whole steps, and no trainer has asked yet whether there is room for one.
+    # A probe takes whole training steps, and no trainer has checked yet whether there is memory for one.
     whole = recipe.stages(architecture, None)
     require_room(architecture, recipe, dataset.size, dataset.num_classes, whole, device=str(device_of(device)))
     if said is not None:
-        said("probes precisions and memory layouts by a few steps of each")
+        said("probes precisions and memory layouts with a few steps of each")
     torch.set_num_threads(threads)
     found = fastest_form(architecture, recipe, dataset.size, dataset.num_classes, device=device, guard=guard)
     write_text(file, strict.dump(found))
@@ -66,8 +66,8 @@ def held_form(
 
 
 def go_on(make: Callable[[], Trainer], folder: Path, share: Share = WHOLE) -> Trainer:
-    """A trainer that `make` makes, at the last epoch finished in `folder`: at none where its files are damaged. Of
-    several processes that train together only the first writes there, and all go on from where it does.
+    """A trainer from `make`, restored to the last epoch finished in `folder`, or at the start where the files there are
+    damaged. Where several processes train together, only the first writes there, and all go on from the same epoch.
 
     Raises: UserError when the checkpoint is of another architecture, recipe or data set.
     """
@@ -86,20 +86,20 @@ def go_on(make: Callable[[], Trainer], folder: Path, share: Share = WHOLE) -> Tr
     if not history.keys() >= set(range(1, trainer.epoch + 1)):  # a checkpoint of an earlier version has no history
         trainer = make()
     if trainer.taken is None:
-        (folder / PRETRAINED).unlink(missing_ok=True)  # of another one that was ended in its first epoch
+        (folder / PRETRAINED).unlink(missing_ok=True)  # left by another training, interrupted in its first epoch
     else:
         write_text(folder / PRETRAINED, strict.dump(trainer.taken))
     forget_epochs(folder, after=trainer.epoch)
     for epoch in range(1, trainer.epoch + 1):
         if recorded.get(epoch) != history[epoch]:
             append_epoch(folder, history[epoch], _pretrained(trainer))
-            recorded = {}  # it forgets those after it
+            recorded = {}  # `append_epoch` dropped all later epochs from the file
     told_by_first(trainer.epoch, share)
     return trainer
 
 
 def commit_epoch(folder: Path, trainer: Trainer) -> None:
-    """Write the checkpoint of a trainer after an epoch, and then that the epoch is finished."""
+    """Write the checkpoint of a trainer after an epoch, then record the epoch as finished."""
     trainer.save(folder / CHECKPOINT)
     append_epoch(folder, _epoch(trainer.history[-1]), _pretrained(trainer))
 

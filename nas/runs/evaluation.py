@@ -1,4 +1,4 @@
-"""What an evaluation leaves: the scores and how they were come by, and the confusion matrix as numbers."""
+"""The files of an evaluation: the scores and how they were computed, and the confusion matrix as numbers."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ MARKS: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The scores (fractions) of a trained network on a split, and how they were come by."""
+    """The scores (fractions) of a trained network on a split, and how they were computed."""
 
     architecture: str  # its key
     weights_sha256: str
-    """Of the network's weights in float32, which are what was scored where `form` does not say otherwise."""
+    """SHA-256 of the float32 weights, which were scored unless `form` names something else."""
     data: str
     split: Literal["train", "val", "test"]
     images: int
     at: Literal["input", "labels"]
-    """Where labels are compared: at `size`, as training and search do, or at their own size, as benchmarks do."""
+    """Size at which labels are compared: `size`, as in training and search, or their own size, as in benchmarks."""
     size: tuple[int, int]
-    """Height and width in pixels at which the network sees pictures."""
+    """Height and width in pixels of the images that the network receives."""
     scales: tuple[float, ...]
-    """Multiples of `size` at which it looks."""
+    """Multiples of `size` at which the network is run on each image."""
     flip: bool
     window: tuple[int, int] | None
     miou: float
@@ -48,21 +48,21 @@ class Evaluation:
     """None where the data set has no categories."""
     category_iou: Mapping[str, float | None]
     form: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What was scored where that is a certified form in lower precision, as its certificate calls it, by its runtime on
-    all cores; else it is the network in float32, by PyTorch.
+    """The certified form in lower precision that was scored, as its certificate names it, by its runtime on all cores;
+    empty where the network was scored in float32 by PyTorch.
     """
     graph_sha256: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of the graph that was scored, model.onnx beside the certificate, where there is a `form`."""
+    """SHA-256 of the graph that was scored, model.onnx beside the certificate, where there is a `form`."""
 
     def __post_init__(self) -> None:
         shares = [*self.class_iou.values(), *self.category_iou.values(), self.category_miou]
         known = [self.miou, self.pixel_accuracy, *(share for share in shares if share is not None)]
         if not 0 <= min(known) <= max(known) <= 1:
-            raise UserError(f"expected scores of 0 to 1, got {min(known)} to {max(known)}")
+            raise UserError(f"expected scores between 0 and 1, got {min(known)} to {max(known)}")
 
 
 def confusion_csv(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Pixels as CSV: a row for each labelled class, a column for each predicted one, their names before and above."""
+    """Pixel counts as CSV: a row for each labelled class, a column for each predicted one, with their names."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([CORNER, *classes])

@@ -1,4 +1,4 @@
-"""A training's epochs as scalars that TensorBoard draws."""
+"""A training's epochs as scalars for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
 
 EVENTS = "events"
-"""The folder of them beside a training."""
+"""Folder of the event files, inside a training's folder."""
 Tell = Callable[[EpochReport, float], None]
-"""Is told the report of an epoch and its last learning rate."""
+"""Receives the report of an epoch and its last learning rate."""
 
 
 @contextmanager
 def event_files(folder: Path, after: int) -> Iterator[Tell]:
-    """What writes epochs to a new file in a training's folder. TensorBoard forgets what earlier files say of epochs
-    later than `after`. Where that cannot be written, or the library is not there or broken, nothing is: a training
-    loses nothing by that.
+    """A function that writes epochs to a new event file in a training's folder. TensorBoard drops epochs after `after`
+    that earlier files hold. Where the file cannot be written, or the library is missing or broken, nothing is written
+    and the training goes on.
     """
     try:
         writer = _opened(folder / EVENTS, after)
-    except Exception:  # protobuf of another version is a TypeError
+    except Exception:  # an incompatible version of protobuf raises a TypeError
         yield lambda report, learning_rate: None
         return
 
@@ -52,7 +52,7 @@ def event_files(folder: Path, after: int) -> Iterator[Tell]:
 
 
 def _opened(folder: Path, after: int) -> EventsWriter:
-    # Not its SummaryWriter, whose thread would wait for ever where the disk is full.
+    # Not its SummaryWriter, whose thread would wait forever when the disk is full.
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 

@@ -1,7 +1,7 @@
-"""By which recipe the networks of a run are finished: what was tried, on which network, and what came of it.
+"""The recipe by which a run finishes its networks: the recipes that were tried, on which network, and their scores.
 
-It is kept before the first of them is tried and again whenever one has been, so that a run which goes on tries what one
-that was not interrupted would have. All that a run finishes is finished alike, whatever it is asked for later.
+It is written before the first recipe is tried and again after each, so that a resumed run tries what an uninterrupted
+one would have. A run finishes all its networks by the same recipe, even if its question is changed later.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ TRIED = "tried"
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """One recipe."""
+    """A finish recipe and the result of trying it."""
 
     recipe: Variant
     epochs: int = 0
-    """For how many it is tried; 0: not at all, as where there is no other."""
+    """Epochs for which it is tried; 0: it is not tried, as when it is the only one."""
     teacher: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """The key of the network that teaches there, if any."""
+    """Key of the teacher network in this training, if there is one."""
     miou: float | None = None
-    """At the end of them, 0..1."""
+    """mIoU (0..1) at the end of these epochs."""
     failed: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Why it came to no end."""
+    """Why the training failed, or empty."""
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -42,26 +42,26 @@ class Tried:
 
     @property
     def over(self) -> bool:
-        """Whether what comes of it is known."""
+        """Whether the result is known, or none is needed."""
         return not self.epochs or self.miou is not None or bool(self.failed)
 
     @property
     def outcome(self) -> str:
-        """The score, or why there is none, for people."""
+        """The score in percent, or why there is none, for people."""
         return self.failed or ("-" if self.miou is None else f"{100 * self.miou:.1f} %")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishRecipe:
-    """The recipes of a run, and the one that it finishes by."""
+    """The finish recipes of a run, and the one that was chosen."""
 
     tried: tuple[Tried, ...]
     network: str = ""
-    """The key of the architecture that they are tried on; empty where there is one alone."""
+    """Key of the architecture that they are tried on; empty where there is only one recipe."""
     chosen: int | None = None
-    """The place of that one among them, from 0; None before it is known."""
+    """Index of the chosen recipe, from 0; None before it is known."""
     teachers: Mapping[str, str] = field(default_factory=dict)
-    """Whom a larger network teaches to the end: the key of its architecture, and the teacher's."""
+    """Keys of the networks that are finished with a larger teacher, and the keys of their teachers."""
 
     def __post_init__(self) -> None:
         if not self.tried:
@@ -71,29 +71,29 @@ class FinishRecipe:
 
     @property
     def recipe(self) -> Variant:
-        """What the study's recipe has otherwise, where that is known; nothing before."""
+        """The chosen changes to the study's recipe; none before the choice."""
         return Variant() if self.chosen is None else self.tried[self.chosen].recipe
 
     @property
     def best(self) -> int:
-        """The place of the one that scored best, the first of those; of the first where all of them failed."""
+        """Index of the recipe that scored best, the first of equals; 0 where all failed."""
         scores = [-1.0 if each.miou is None else each.miou for each in self.tried]
         return scores.index(max(scores))
 
 
 def read_finish_recipe(run: RunFolder) -> FinishRecipe | None:
-    """What a run knows of it; None where nothing is kept yet, as in all that have no choice.
+    """The finish recipes of a run; None where none are recorded yet, or only the study's own recipe is used.
 
     Raises: UserError when the file is damaged.
     """
-    return find_record(run.root / FINISH, "by which recipe a run finishes", FinishRecipe)
+    return find_record(run.root / FINISH, "a record of the finish recipes of a run", FinishRecipe)
 
 
 def write_finish_recipe(run: RunFolder, found: FinishRecipe) -> None:
-    """Keep it."""
+    """Write the finish recipes into a run's folder."""
     write_text(run.root / FINISH, strict.dump(found))
 
 
 def tried_path(run: RunFolder, trial: Trial, place: int) -> Path:
-    """Where the training is that tries a recipe on a network."""
+    """The folder of the training that tries the recipe at index `place` on a network."""
     return run.trial_path(trial) / TRIED / str(place)

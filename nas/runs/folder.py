@@ -1,26 +1,26 @@
-"""A run's folder: everything a search knows, in files that are replaced whole, so that it can be killed anywhere.
+"""A run's folder: all results of a search, in files that are replaced as a whole, so that it can be killed at any time.
 
-study.yaml                        the resolved question
-data.yaml                         which data it was begun on (`nas.runs.data_seen`)
-sources.yaml                      which earlier runs it takes over, written before study.yaml makes it a run (`Sources`)
-earlier.yaml                      what it took over from them (`nas.runs.earlier`)
+study.yaml                        the study, with every default spelled out
+data.yaml                         fingerprint of the data that it was begun on (`nas.runs.data_seen`)
+sources.yaml                      the earlier runs that it takes over, written before study.yaml (`Sources`)
+earlier.yaml                      the results taken over from them (`nas.runs.earlier`)
 warm_start.yaml                   trainings on other data that its sampler begins with (`nas.runs.warm_start`)
-init.yaml init.safetensors        which weights its trainings begin with, if any (`nas.runs.beginning`)
+init.yaml init.safetensors        the initial weights of its trainings, if any (`nas.runs.beginning`)
 table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
-unreached.yaml                    which of several budgets were given up (`nas.runs.unreached`)
-finish.yaml                       which recipes finish its networks, and what came of them (`nas.runs.finish_recipe`)
-terms.yaml                        what makes its candidates compare, as it began (`nas.runs.terms`)
+unreached.yaml                    the budgets, of several, that were given up (`nas.runs.unreached`)
+finish.yaml                       the recipes tried for the finish, and their scores (`nas.runs.finish_recipe`)
+terms.yaml                        the settings that make its candidates comparable, as it began (`nas.runs.terms`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
-trials/KEY/trial.yaml             what was proposed and measured (`Trial`)
-trials/KEY/timed.yaml             what was measured on the way to its width, written before the trial (`Timed`)
+trials/KEY/trial.yaml             a candidate and its latency (`Trial`)
+trials/KEY/timed.yaml             the timings on the way to its width, written before the trial (`Timed`)
 trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors, and
-                                  trained.safetensors where it is trained in another form than the one that runs
+                                  trained.safetensors where the trained form differs from the one that is deployed
 trials/KEY/tried/0/               the same for each of several finish recipes, tried on the best finalist
 company/KEY/...                   the same for published networks at their own width
 .owner                            the process that works on it (`nas.storage.ownership`)
 winner/                           architecture.yaml weights.safetensors model.onnx certificate.yaml
 winners/10ms/                     the same for each of several budgets
-report.html report.yaml           for people, as is optuna.journal: written anew from the others at any time
+report.html report.yaml           for people, like optuna.journal; can be rewritten from the other files at any time
 """
 
 from __future__ import annotations
@@ -65,23 +65,23 @@ WINNER = "winner"
 PAGE = "report.html"
 FIGURES = "report.yaml"
 JOURNAL = "optuna.journal"
-# What another question changes.
+# Files that change when the run is asked another question.
 QUESTION = (STUDY, UNREACHED, SPENT)
-# What is of one run, and not of the next one in its folder.
+# Files that belong to one run, and must not be read by a later run in the same folder.
 BEGUN_WITH = (ORDER, SOURCES, EARLIER, TABLE, UNREACHED, FINISH, TERMS, WARM_START, SPENT)
 OF_A_RUN = (
     *(STUDY, *BEGUN_WITH, DATA_SEEN, RECORD, TENSORS),
     *(TRIALS, COMPANY, WINNER, WINNERS, PAGE, FIGURES, JOURNAL),
 )
-"""All that a run writes in its folder, what it logs elsewhere apart."""
+"""Everything that a run writes in its folder, apart from logs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """How the candidates of a run follow one another."""
+    """The order in which the candidates of a run are proposed."""
 
     ahead: int
-    """How many that are still trained a candidate may begin before it knows the outcome of."""
+    """How many trainings may still be under way, with unknown results, when the next candidate is proposed."""
     threads: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """CPU threads of each training, on which its last bits depend. 0 on GPUs and in runs of earlier versions: as many
     as the machine has for it."""
@@ -97,11 +97,11 @@ class Sources:
     """The earlier runs that a run takes over."""
 
     runs: tuple[str, ...]
-    """Their folders, as absolute paths."""
+    """Folders of the earlier runs, as absolute paths."""
 
 
 def run_around(path: Path) -> Path | None:
-    """The run's folder that a path lies in, if any: the nearest one above it with a study and its trials."""
+    """The run's folder that contains a path, if any: the nearest folder above it with a study and trials."""
     above = path.resolve().parents
     return next((each for each in above if (each / STUDY).is_file() and (each / TRIALS).is_dir()), None)
 
@@ -114,10 +114,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, study: Study, *, earlier: Sequence[RunFolder] = ()) -> RunFolder:
-        """A new run's folder, in which nothing is that a run writes: from then on all such files are the run's.
-        `earlier`: runs that it is to take over (`nas.runs.earlier`), however often it is interrupted before it has.
+        """A new run in a folder that has none of the files that a run writes; from then on such files are the run's.
+        `earlier`: runs that it takes over (`nas.runs.earlier`), even after interruptions.
 
-        Raises: UserError when the folder holds a run already, or somebody's file of a name that a run gives one.
+        Raises: UserError when the folder holds a run already, or another file that has the name of a run's file.
         """
         folder = cls(root)
         folder._require_new()
@@ -127,12 +127,12 @@ class RunFolder:
             sources = Sources(runs=tuple(str(each.root.resolve()) for each in earlier))
             write_text(folder.root / SOURCES, strict.dump(sources))
         (folder.root / TRIALS).mkdir(exist_ok=True)
-        folder.write_study(study.begun())  # last: from now on it is a run
+        folder.write_study(study.begun())  # last, since this makes the folder a run
         return folder
 
     @classmethod
     def claim(cls, root: Path) -> RunFolder:
-        """A folder that was not there before, for a new run: `root`, or the first of `root`-2, `root`-3, ..."""
+        """Create a new folder for a run: `root`, or the first of `root`-2, `root`-3, ... that does not exist."""
         root.parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
             folder = root if number == 1 else root.with_name(f"{root.name}-{number}")
@@ -142,8 +142,8 @@ class RunFolder:
         raise AssertionError("there is no last number")
 
     def withdraw(self) -> None:
-        """Undo what `create` and the run did, unless something was found out since: the same folder can be asked again.
-        Killed meanwhile, it leaves a run that knows nothing yet, or only what `create` replaces.
+        """Undo what `create` and the run did, so that the folder can be used again, unless there are results already.
+        Killed on the way, it leaves a run without results, or only files that `create` replaces.
         """
         if self.trials() or self.company():
             return
@@ -158,7 +158,7 @@ class RunFolder:
                 (self.root / kind).rmdir()
 
     def _is_begun(self) -> bool:
-        """Whether a search has been here, besides a study, which may be one that somebody wrote."""
+        """Whether a search was begun in the folder. A study alone is not enough: the user may have written it."""
         return any((self.root / name).exists() for name in (TRIALS, *BEGUN_WITH))
 
     def _require_new(self) -> None:
@@ -166,18 +166,18 @@ class RunFolder:
             raise UserError(f"{self.root} holds a run already; go on with {self.resume}, or give another --out")
         if self.study_path.exists():
             raise UserError(
-                f"--out: expected another folder than that of a study, got {self.root} with its {STUDY}; give "
-                "runs/NAME, say"
+                f"--out: expected a folder without a study, got {self.root} with its {STUDY}; give runs/NAME, for "
+                "example"
             )
         for name in OF_A_RUN:
             if os.path.lexists(self.root / name) and not self._is_left(name):
                 raise UserError(
-                    f"--out: expected a new folder, or one in which nothing is named as a run names its files, got "
-                    f"{self.root} with {name}, which would be lost; give another one"
+                    f"--out: expected a new folder, or one without files named like those of a run, got {self.root} "
+                    f"with {name}, which would be lost; give another one"
                 )
 
     def _is_left(self, name: str) -> bool:
-        """Whether what has that name is a run's, which was killed as it began or was withdrawn."""
+        """Whether a file or folder was left by a run that was killed while it began or was withdrawn."""
         if name == TRIALS:
             return (self.root / name).is_dir() and not os.listdir(self.root / name)
         try:
@@ -196,39 +196,39 @@ class RunFolder:
             raise UserError(f"expected a run's folder with a study.yaml, got {root}; see `nas search --help`")
         if not folder._is_begun():
             raise UserError(
-                f"expected a run's folder, got {root} with a study that no search has begun; begin one with: nas "
-                f"search {shlex.quote(str(folder.study_path))}"
+                f"expected a run's folder, got {root} with a study but no search; begin one with: nas search "
+                f"{shlex.quote(str(folder.study_path))}"
             )
         return folder
 
     @property
     def resume(self) -> str:
-        """The command that goes on with it, as a shell reads it."""
+        """The shell command that resumes the run."""
         return f"nas search --resume {shlex.quote(str(self.root))}"
 
     @property
     def study_path(self) -> Path:
-        """Where the study is, without which a folder holds no run."""
+        """The file of the study, without which a folder holds no run."""
         return self.root / STUDY
 
     @property
     def winner(self) -> Path:
-        """Where the finished network goes, where one budget is asked for."""
+        """The folder of the finished network of a run with one budget."""
         return self.root / WINNER
 
     def winners(self, study: Study) -> dict[Budget, Path]:
-        """Where the finished network for each budget goes that a study asks for, the smallest first."""
+        """The folder of the finished network for each budget of a study, the smallest budget first."""
         if not study.budgets:
             return {study.asked.largest: self.winner}
         return {budget: self.root / WINNERS / budget.name for budget in study.asked}
 
     def study(self) -> Study:
-        """What the run was asked. Data that were moved together with the run are found again."""
+        """The study of the run. Data that were moved together with the run are found again."""
         study = load_study(self.study_path)
         return replace(study, data=replace(study.data, root=data_root(self.root, study.data.root)))
 
     def write_study(self, study: Study) -> None:
-        """Ask something else, or spell out what was open. Relative paths in it count from the current folder."""
+        """Replace the study of the run. Relative paths in it count from the current folder."""
         study = replace(study, recipe=beside(study.recipe, Path()))
         root = study.data.root
         if root is not None and not expanded(root).is_absolute():
@@ -236,8 +236,7 @@ class RunFolder:
         write_text(self.study_path, study.to_yaml())
 
     def question(self) -> dict[str, str | None]:
-        """The files that say what it is asked, and what came of that alone: the text of each, None of one that is not
-        there.
+        """The files that depend on the run's question: the text of each, or None where there is no such file.
 
         Raises: UserError when one cannot be read.
         """
@@ -245,7 +244,7 @@ class RunFolder:
         return {name: read_text(file, "a run's file") if file.is_file() else None for name, file in files.items()}
 
     def put_back(self, question: Mapping[str, str | None]) -> None:
-        """Ask what was asked before."""
+        """Restore the files that `question` returned before."""
         for name, text in question.items():
             if text is None:
                 (self.root / name).unlink(missing_ok=True)
@@ -257,35 +256,35 @@ class RunFolder:
 
         Raises: UserError when the file is damaged.
         """
-        sources = find_record(self.root / SOURCES, "which runs a run takes over", Sources)
+        sources = find_record(self.root / SOURCES, "a list of the runs that a run takes over", Sources)
         return () if sources is None else sources.runs
 
     def order(self) -> Order | None:
         """The order that the run began with; None before."""
-        return find_record(self.root / ORDER, "how the candidates of a run follow one another", Order)
+        return find_record(self.root / ORDER, "the order of the candidates of a run", Order)
 
     def hold_to_order(self, order: Order) -> Order:
-        """The order that the run began with; `order` where none is kept yet, which is kept."""
+        """The order that the run began with, or `order` where none is kept yet, which is then written."""
         kept = self.order()
         if kept is None:
             write_text(self.root / ORDER, strict.dump(order))
         return kept or order
 
     def trial_path(self, trial: Trial) -> Path:
-        """Where a trial's files are."""
+        """The folder of a trial."""
         kind = COMPANY if trial.origin == "company" else TRIALS
         return self.root / kind / trial.architecture.key
 
     def phase_path(self, trial: Trial, phase: Phase) -> Path:
-        """Where a trial's training files of one phase are."""
+        """The folder of a trial's training in one phase."""
         return self.trial_path(trial) / phase
 
     def write_trial(self, trial: Trial) -> None:
-        """Record a candidate in its folder."""
+        """Write a candidate's record into its folder."""
         write_text(self.trial_path(trial) / TRIAL, strict.dump(trial))
 
     def trials(self) -> tuple[Trial, ...]:
-        """Every candidate, in the order of proposal; published networks at their own width are not among them."""
+        """All candidates in the order of proposal, without published networks at their own width."""
         return self._read(TRIALS)
 
     def company(self) -> tuple[Trial, ...]:
@@ -305,21 +304,19 @@ class RunFolder:
         return max((trial.last_number for trial in self.trials()), default=0) + 1
 
     def write_timed(self, architecture: Architecture, timed: Timed) -> None:
-        """Record what was measured on the way to an architecture's width; before its trial, which makes it count."""
+        """Record the timings on the way to an architecture's width. Its trial, written afterwards, makes them count."""
         write_text(self.root / TRIALS / architecture.key / TIMED, strict.dump(timed))
 
     def timed(self, trial: Trial) -> Timed:
-        """What was measured on the way to a trial's width, in that order; nothing in runs of earlier versions."""
-        return find_record(self.trial_path(trial) / TIMED, "what a search measured", Timed) or Timed()
+        """The timings on the way to a trial's width, in their order; none in runs of earlier versions."""
+        return find_record(self.trial_path(trial) / TIMED, "the timings of a trial", Timed) or Timed()
 
     def progress(self, trial: Trial, phase: Phase) -> Progress:
         """The finished epochs of a phase; none when it has not begun."""
         return read_progress(self.phase_path(trial, phase))
 
     def is_done(self, trial: Trial, phase: Phase) -> bool:
-        """Whether every epoch of a phase is done, and its weights are there and what they were when it ended; those too
-        that the next phase goes on from.
-        """
+        """Whether every epoch of a phase is done and its weights, in every form that is still needed, are intact."""
         if not self.progress(trial, phase).done:
             return False
         from nas.training.weights import load_weights
@@ -335,16 +332,16 @@ class RunFolder:
         return True
 
     def starting_weights_path(self, trial: Trial) -> Path:
-        """The weights that the longer training of a trial goes on from."""
+        """The file of the weights that a trial's finish starts from."""
         name = TRAINED_WEIGHTS if trial.goes_on_from_trained_form else WEIGHTS
         return self.phase_path(trial, "search") / name
 
     def weights_path(self, trial: Trial) -> Path:
-        """The weights at the end of the longest training that a trial has behind it."""
+        """The file of the weights at the end of a trial's longest finished training."""
         return self.phase_path(trial, self._longest(trial)) / WEIGHTS
 
     def best_miou(self, trial: Trial) -> float | None:
-        """mIoU at the end of the longest training that a trial has behind it."""
+        """mIoU at the end of a trial's longest finished training."""
         return self.progress(trial, self._longest(trial)).miou
 
     def _longest(self, trial: Trial) -> Phase:

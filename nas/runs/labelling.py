@@ -1,7 +1,7 @@
-"""What a network's outputs mean, and what a trained network's files are called.
+"""The meaning of a network's outputs, and the file names of a trained network.
 
-The classes, their colours and the input size are in the metadata of the weights file, so that what `nas train` and
-`nas search` leave can be used without naming the data set again.
+Classes, their colours and the input size are stored in the metadata of the weights file, so that networks from
+`nas train` and `nas search` can be used without naming the data set again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "architecture.yaml"
 WEIGHTS = "weights.safetensors"
-TRAINED_WEIGHTS = "trained.safetensors"  # beside those that run: before several paths are folded into one convolution
+TRAINED_WEIGHTS = "trained.safetensors"  # weights before parallel paths are folded into one convolution
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelling:
-    """What a network's outputs mean: class names, one RGB colour each, the size it was trained at, on which data, and
-    the value of each class in the labels of these data; no values where nobody said them.
+    """The meaning of a network's outputs: class names, an RGB colour for each, the input size and the data that it was
+    trained on, and the value of each class in the label images of these data; no values where they are unknown.
     """
 
     classes: tuple[str, ...]
@@ -51,13 +51,13 @@ class Labelling:
 
     @classmethod
     def unnamed(cls, num_classes: int, size: tuple[int, int]) -> Labelling:
-        """What is left to say of weights that say nothing themselves: numbers as names."""
+        """A labelling for weights without metadata: classes are named by numbers."""
         names = tuple(f"class {index}" for index in range(num_classes))
         return cls(classes=names, palette=distinct_colours(num_classes), size=size, data="unknown")
 
 
 def metadata(architecture: Architecture, labelling: Labelling) -> dict[str, str]:
-    """What is written into a weights file beside the weights."""
+    """The metadata of a weights file."""
     values = {"label_values": json.dumps(labelling.label_values)} if labelling.label_values else {}
     return {
         "architecture": architecture.key,
@@ -72,9 +72,9 @@ def metadata(architecture: Architecture, labelling: Labelling) -> dict[str, str]
 
 
 def read_labelling(words: Mapping[str, str], source: Path) -> Labelling | None:
-    """The labelling in the metadata of the weights file `source`; None where it says nothing.
+    """The labelling in the metadata of the weights file `source`; None where there is none.
 
-    Raises: UserError when it says half of it, or contradicts itself.
+    Raises: UserError when it is incomplete or contradicts itself.
     """
     if "classes" not in words:
         return None
@@ -83,16 +83,16 @@ def read_labelling(words: Mapping[str, str], source: Path) -> Labelling | None:
         palette: Any = json.loads(words["palette"])
         found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", words["size"])
         if not (isinstance(classes, list) and isinstance(palette, list) and len(classes) == len(palette)):
-            raise ValueError("they contradict each other")
+            raise ValueError("classes and palette contradict each other")
         if not (1 <= len(classes) <= IGNORE and all(isinstance(name, str) for name in classes)):
-            raise ValueError(f"1 to {IGNORE} classes have names")
+            raise ValueError(f"classes are 1 to {IGNORE} names")
         if not all(type(channel) is int and 0 <= channel <= 255 for colour in palette for channel in colour):
-            raise ValueError("colours are numbers of 0 to 255")
+            raise ValueError("colours are numbers from 0 to 255")
         values: Any = json.loads(words.get("label_values", "[]"))
         if not (isinstance(values, list) and len(values) in (0, len(classes)) and len({*values}) == len(values)):
-            raise ValueError("every class has a label value")
+            raise ValueError("every class has a label value of its own")
         if not all(type(value) is int and 0 <= value <= 255 for value in values):
-            raise ValueError("label values are numbers of 0 to 255")
+            raise ValueError("label values are numbers from 0 to 255")
         size = (int(found[1]), int(found[2])) if found else (0, 0)
         if not SIZE_LIMITS[0] <= min(size) <= max(size) <= SIZE_LIMITS[1]:
             raise ValueError(f"the size is {words['size'][:20]!r}")

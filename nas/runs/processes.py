@@ -1,7 +1,7 @@
-"""Several processes of one machine that do one work together, and end together.
+"""Several processes on one machine that train together and end together.
 
-Each has its share (`nas.data.share`), and they tell each other what `nas.training.together` has words for. Where one
-ends before its time the others would wait for it for ever: then all are ended, and what the first one said is raised.
+Each has its share (`nas.data.share`) and communicates with the others through `nas.training.together`. If one ended
+early, the others would wait for it forever: all are ended then, and the error of the first that failed is raised.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
 
 Work = Callable[[Share], None]
 
-GRACE_SECONDS = 2.0  # for the others to end too, so that it can be told which one was the first
-PATIENCE = datetime.timedelta(days=30)  # with each other: timings and large scorings are waited for
+GRACE_SECONDS = 2.0  # for the others to end too, so that the first failure can be found
+PATIENCE = datetime.timedelta(days=30)  # timeout of collective operations; some wait for timings or long scoring
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Member:
-    """One of the processes, and where it says why it failed."""
+    """One of the processes, and the pipe through which it reports a failure."""
 
     process: SpawnProcess
-    said: Connection
+    reports: Connection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Failure:
-    """What a process says at its end."""
+    """The error that ended a process."""
 
     at: float
-    """time.monotonic(), which all processes share."""
+    """Time of the failure by time.monotonic(), which all processes share."""
     error: BaseException
 
 
 def work_together(work: Work, count: int, *, on_gpus: bool) -> None:
-    """Do `work` in `count` processes, each with its share, and wait for all; where it is one, here. What `work` holds
-    is sent to them. `on_gpus`: each has the GPU of its rank.
+    """Run `work` in `count` processes, each with its share, and wait for all; a single one runs in this process. `work`
+    is pickled for them. `on_gpus`: each process uses the GPU of its rank.
 
-    Raises: what the first that failed has raised, if it is a UserError, an OSError or a MemoryError; WorkerError for
-    anything else; HaltedError when one was killed.
+    Raises: the error of the first process that failed, if it is a UserError, an OSError or a MemoryError; WorkerError
+    for any other error; HaltedError when a process was killed.
     """
     if count == 1:
         work(WHOLE)
@@ -69,7 +69,7 @@ def work_together(work: Work, count: int, *, on_gpus: bool) -> None:
         running = list(members)
         while running:
             wait([member.process.sentinel for member in running])
-            codes = [member.process.exitcode for member in running]  # asked for once: one may end between two questions
+            codes = [member.process.exitcode for member in running]  # read once: a process may end at any moment
             if any(codes):
                 raise _first_failure(members)
             running = [member for member, code in zip(running, codes, strict=True) if code is None]
@@ -77,29 +77,29 @@ def work_together(work: Work, count: int, *, on_gpus: bool) -> None:
 
 @contextlib.contextmanager
 def _members(work: Work, count: int, meeting: Path, *, on_gpus: bool) -> Iterator[list[_Member]]:
-    """The processes, which end with the context."""
+    """The processes, which are ended with the context."""
     spawning = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
     members: list[_Member] = []
     try:
         for rank in range(count):
-            heard, said = spawning.Pipe(duplex=False)
+            receiver, sender = spawning.Pipe(duplex=False)
             share = Share(rank=rank, count=count)
-            process = spawning.Process(target=_take_part, args=(work, share, meeting, os.getpid(), said, on_gpus))
+            process = spawning.Process(target=_take_part, args=(work, share, meeting, os.getpid(), sender, on_gpus))
             with _no_interrupts():
                 process.start()
-            said.close()
-            members.append(_Member(process=process, said=heard))
+            sender.close()
+            members.append(_Member(process=process, reports=receiver))
         yield members
     finally:
         for member in members:
             member.process.kill()
             member.process.join()
-            member.said.close()
+            member.reports.close()
 
 
 @contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """What is started inside never hears of Ctrl-C: that is for its parent, which ends all."""
+    """Processes started inside ignore Ctrl-C, which is for their parent: it ends them all."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -108,11 +108,12 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _first_failure(members: Sequence[_Member]) -> BaseException:
-    """Why they cannot go on. One that lost another one fails too, which is not the reason."""
+    """The error that ended the work. Processes that fail only because they lost another one are not the cause."""
     until = time.monotonic() + GRACE_SECONDS
     for member in members:
         member.process.join(max(0.0, until - time.monotonic()))
-    failures = sorted((found for member in members if (found := _heard(member))), key=lambda failure: failure.at)
+    reported = (failure for member in members if (failure := _reported_failure(member)))
+    failures = sorted(reported, key=lambda failure: failure.at)
     for failure in failures:
         if not isinstance(failure.error, WorkerError):
             return failure.error
@@ -120,25 +121,25 @@ def _first_failure(members: Sequence[_Member]) -> BaseException:
         code = member.process.exitcode or 0
         if code < 0:
             return HaltedError(
-                f"process {rank + 1} of {len(members)} was ended by {signal.Signals(-code).name}, for want of memory "
-                "perhaps, and the others with it; nothing finished is lost: go on with --resume"
+                f"process {rank + 1} of {len(members)} was ended by {signal.Signals(-code).name}, perhaps for lack of "
+                "memory, and the others with it; nothing finished is lost: go on with --resume"
             )
     if failures:
         return failures[0].error
     return WorkerError(f"a process ended with exit codes {[member.process.exitcode for member in members]}")
 
 
-def _heard(member: _Member) -> _Failure | None:
+def _reported_failure(member: _Member) -> _Failure | None:
     with contextlib.suppress(EOFError, OSError):
-        if member.said.poll():
-            said = member.said.recv()
-            assert isinstance(said, _Failure)
-            return said
+        if member.reports.poll():
+            failure = member.reports.recv()
+            assert isinstance(failure, _Failure)
+            return failure
     return None
 
 
-def _take_part(work: Work, share: Share, meeting: Path, parent: int, said: Connection, on_gpus: bool) -> None:
-    """What each process does. They find each other by a file at `meeting`."""
+def _take_part(work: Work, share: Share, meeting: Path, parent: int, reports: Connection, on_gpus: bool) -> None:
+    """The main function of each process. The processes find each other through a file at `meeting`."""
     end_with(parent)
     os.environ |= interfaces("lo")
     try:
@@ -150,15 +151,15 @@ def _take_part(work: Work, share: Share, meeting: Path, parent: int, said: Conne
         work_in_group(work, share, FileStore(str(meeting), share.count), on_gpus=on_gpus)
     except BaseException as error:
         known = isinstance(error, (UserError, OSError, MemoryError))
-        told = error if known else WorkerError("".join(traceback.format_exception(error)))
-        said.send(_Failure(at=time.monotonic(), error=told))
+        sent = error if known else WorkerError("".join(traceback.format_exception(error)))
+        reports.send(_Failure(at=time.monotonic(), error=sent))
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        os._exit(1)  # to take leave of the others would be to wait for them
+        os._exit(1)  # an orderly exit would wait for the other processes
 
 
 def work_in_group(work: Work, share: Share, store: Store, *, on_gpus: bool) -> None:
-    """Do `work` as one of the processes that meet at `store`; the first one speaks for all."""
+    """Run `work` as one of the processes that meet at `store`; only the first process logs progress."""
     import torch.distributed as dist
 
     from nas.training.together import meet
@@ -172,14 +173,14 @@ def work_in_group(work: Work, share: Share, store: Store, *, on_gpus: bool) -> N
 
 
 def speak_for_all(share: Share) -> None:
-    """Have the first process tell what all do, and the others nothing but errors."""
+    """Let the first process log progress for all, and the others only errors."""
     logging.basicConfig(format="%(message)s", level=logging.ERROR if share.rank else logging.WARNING, force=True)
     if not share.rank:
         logging.getLogger("nas").setLevel(logging.INFO)
 
 
 def interfaces(name: str) -> dict[str, str]:
-    """The environment of processes that meet on that network interface only; on `lo` nobody outside this machine can
-    join them.
+    """Environment variables for processes that communicate over one network interface only; over `lo` no other machine
+    can join them.
     """
-    return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}  # exactly that one
+    return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}  # "=": an exact name, not a prefix

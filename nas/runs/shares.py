@@ -1,8 +1,7 @@
-"""What a search still has to propose, budget by budget: a function of its plan and of the candidates that it has.
+"""The proposals that a search has left for each budget, as a function of its plan and its candidates so far.
 
-With several budgets each gets its share of the plan. Every published network is scaled to each of them, so that each
-has its company; random draws and the sampler's trials are divided. A candidate is made for one budget, and counts for
-every one that it is inside of.
+Several budgets share the plan. Every published network is scaled to each budget, so that each has its seeds; random
+draws and the sampler's trials are divided. A candidate is made for one budget and counts for all that it is inside of.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from nas.study import SearchPlan, Study
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """Whose turn it is."""
+    """Shares of a search plan, and the budget that the next candidate is for."""
 
     budgets: Budgets
     plan: SearchPlan
-    """The share of each budget."""
+    """The share of the plan that each budget has."""
     epochs: int
-    """Of a whole training."""
+    """Epochs of a whole training."""
     given_up: frozenset[Budget] = frozenset()
     """Budgets for which nothing more is proposed."""
     closed: bool = False
@@ -33,7 +32,7 @@ class Shares:
 
     @classmethod
     def of(cls, study: Study, budgets: Budgets, given_up: Iterable[Budget] = ()) -> Shares:
-        """What a study has for each of these budgets."""
+        """The shares of these budgets in a study's plan."""
         plan, count = study.search, len(budgets)
         share = replace(
             plan,
@@ -43,27 +42,27 @@ class Shares:
         return cls(budgets=budgets, plan=share, epochs=study.recipe.epochs, given_up=frozenset(given_up))
 
     def without(self, budget: Budget) -> Shares:
-        """The same when a budget is given up."""
+        """The same shares, with one more budget given up."""
         return replace(self, given_up=self.given_up | {budget})
 
     def home(self, trial: Trial) -> Budget:
-        """The budget that a candidate was made for, or the largest where that is asked for no more."""
+        """The budget that a candidate was made for, or the largest if that one is no longer asked for."""
         return self.budgets.of(trial.budget_milliseconds)
 
     def bound(self, trial: Trial) -> Budget:
-        """What a candidate is trained inside of: what was over its own budget is not for a larger one either."""
+        """The budget that a candidate must keep to be trained: one over its own is not trained for a larger one."""
         home = self.home(trial)
         return replace(home, milliseconds=min(home.milliseconds, trial.budget_milliseconds))
 
     def competing(self, trials: Sequence[Trial], budget: Budget) -> list[Trial]:
-        """Which of these candidates are compared for the finalists of a budget: those made for it, or where there is
-        none those whose own is asked for no more.
+        """The candidates among which a budget's finalists are chosen: those made for it or, where there are none, those
+        whose own budget is no longer asked for.
         """
         made = [trial for trial in trials if trial.budget_milliseconds == budget.milliseconds]
         return made or [trial for trial in trials if self.home(trial) == budget]
 
     def ours(self, trials: Sequence[Trial], origin: Origin, budget: Budget) -> list[Trial]:
-        """Candidates of an origin that count towards a budget's share: made for it, and seeds or inside it."""
+        """Candidates of an origin that count towards a budget's share: made for it and, except seeds, inside it."""
         return [
             trial
             for trial in trials
@@ -71,7 +70,7 @@ class Shares:
         ]
 
     def seeds_left(self, trials: Sequence[Trial]) -> list[tuple[str, Budget]]:
-        """The published networks that are still to be scaled, each with the budget that it is for."""
+        """The published networks still to be scaled, each with its budget."""
         if self.closed:
             return []
         known = {(trial.parent, budget) for budget in self.budgets for trial in self.ours(trials, "seed", budget)}
@@ -79,16 +78,16 @@ class Shares:
         return [each for each in left if each not in known]
 
     def random_left(self, trials: Sequence[Trial], budget: Budget) -> int:
-        """How many are still to be drawn at random for a budget."""
+        """Number of random draws left for a budget."""
         return max(0, self.plan.random_trials - len(self.ours(trials, "random", budget)))
 
     def effort_left(self, trials: Sequence[Trial], budget: Budget) -> int:
-        """The epochs that are left for a budget, its seeds and random draws among them; 0 or less where none are."""
+        """Epochs left for a budget, including its seeds and random draws; 0 or less where none are left."""
         return effort_left(self.plan, trials, budget.milliseconds, self.epochs)
 
     def turn(self, trials: Sequence[Trial]) -> tuple[Origin, Budget] | None:
-        """How the next candidate comes once all seeds are there, and for which budget: the one of which most is left,
-        the smallest of those. None when nothing is left.
+        """Origin and budget of the next candidate once all seeds are there: the budget with the most work left, the
+        smallest of equals. None when nothing is left.
         """
         if self.closed:
             return None
@@ -101,5 +100,5 @@ class Shares:
         return None
 
     def proposes(self, trials: Sequence[Trial]) -> bool:
-        """Whether there are candidates to come."""
+        """Whether more candidates will be proposed."""
         return bool(self.seeds_left(trials)) or self.turn(trials) is not None

@@ -1,8 +1,8 @@
-"""The steps of a search in their order: a candidate begins, or goes on to another rung.
+"""The steps of a search in their order: in each, a candidate begins, or goes on to its next rung.
 
-A rung is a short training whose schedule comes to its end. A candidate that pauses there keeps its weights, and when it
-goes on, it goes on from them with another schedule: a warm restart (Loshchilov and Hutter, "SGDR", 2017). What goes on
-depends on what the steps before ended with, in their order, and neither on speed nor on interruptions.
+A rung is a short training with a complete learning rate schedule. A candidate that pauses after a rung keeps its
+weights; if it goes on, it starts from them with a new schedule: a warm restart (Loshchilov and Hutter, "SGDR", 2017).
+Which candidate goes on depends only on the results of the steps before, in their order, not on speed or interruptions.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from nas.runs.trial import Rung, Trial
 from nas.study import SearchPlan
 
-APART = 4  # times as long is each rung as the one below
-MOST_RUNGS = 3  # the lowest is a sixteenth: of shorter ones nothing is known
+APART = 4  # ratio of epochs from one rung to the next
+MOST_RUNGS = 3  # so that the lowest is a sixteenth of a training; shorter ones were never examined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,40 +22,40 @@ class Step:
     """A proposal of a search, and its training."""
 
     number: int
-    """In the order of proposal."""
+    """Number in the order of proposal."""
     trial: Trial
     place: int
-    """Of its rung among the trial's; 0 where it has none."""
+    """Index of its rung among the trial's rungs; 0 where there are none."""
 
     @property
     def last(self) -> bool:
-        """Whether the trial has not gone on after it."""
+        """Whether it is the trial's last step so far."""
         return self.place >= len(self.trial.rungs) - 1
 
     @property
     def as_it_ended(self) -> Trial:
-        """The trial when this step was over."""
+        """The trial as it was at the end of this step."""
         if self.last:
             return self.trial
         return replace(self.trial, rungs=self.trial.rungs[: self.place + 1], failed="")
 
     @property
     def trains(self) -> bool:
-        """Whether it was to be trained when it was proposed."""
+        """Whether it was due to be trained when it was proposed; a timing repeated later does not count."""
         return self.trial.feasible and self.trial.disturbed is None
 
     def until(self, epochs: int) -> int:
-        """The epoch after which it is over, of so many of a whole training."""
+        """The last epoch of this step; `epochs` are those of a whole training."""
         return self.trial.rungs[self.place].epochs if self.trial.rungs else epochs
 
     def adds(self, epochs: int) -> int:
-        """How many epochs it is, of so many of a whole training."""
+        """Number of epochs of this step; `epochs` are those of a whole training."""
         before = self.trial.rungs[self.place - 1].epochs if self.place else 0
         return self.until(epochs) - before
 
     @property
     def in_vain(self) -> int | None:
-        """How many draws the sampler made for it in vain; None where that was not kept, or it is not the sampler's."""
+        """Number of draws that the sampler discarded before it; None where unknown or not proposed by the sampler."""
         return self.trial.rungs[self.place].in_vain if self.place else self.trial.in_vain
 
     def is_of(self, budget_milliseconds: float) -> bool:
@@ -66,7 +66,7 @@ class Step:
 
 
 def rungs_for(plan: SearchPlan, epochs: int) -> tuple[int, ...]:
-    """The epochs at which candidates of `epochs` can pause, ascending, and their last one. A rung has one at least."""
+    """Epochs at which candidates of `epochs` can pause, ascending, and the last one. A rung has at least one epoch."""
     found = [epochs]
     while plan.stop_weak and plan.guided_trials and len(found) < MOST_RUNGS and (lower := round(found[0] / APART)) >= 1:
         found.insert(0, lower)
@@ -74,7 +74,7 @@ def rungs_for(plan: SearchPlan, epochs: int) -> tuple[int, ...]:
 
 
 def steps_of(trials: Sequence[Trial]) -> list[Step]:
-    """The steps of candidates, in their order."""
+    """All steps of the candidates, in their order."""
     found = []
     for trial in trials:
         if trial.origin in ("seed", "random", "guided"):
@@ -84,7 +84,7 @@ def steps_of(trials: Sequence[Trial]) -> list[Step]:
 
 
 def before(trials: Sequence[Trial], number: int, ahead: int) -> list[Step]:
-    """The steps whose end the one of this number may know of: those before it, but for the last few that train."""
+    """The steps whose results step `number` may use: all before it, except the last `ahead` that train."""
     earlier = [step for step in steps_of(trials) if step.number < number]
     training = [step.number for step in earlier if step.trains]
     hidden = set(training[max(0, len(training) - ahead) :])
@@ -92,9 +92,9 @@ def before(trials: Sequence[Trial], number: int, ahead: int) -> list[Step]:
 
 
 def effort_left(plan: SearchPlan, trials: Sequence[Trial], budget_milliseconds: float, epochs: int) -> int:
-    """The epochs that a plan has for steps for a budget that are not proposed yet, seeds and random ones among them; 0
-    or less where it has none. A published network that no width brings inside it counts as if it were trained, since
-    the plan names it. `epochs` are those of a whole training.
+    """Epochs that a plan still has for steps of a budget, including seeds and random draws; 0 or less where none are
+    left. A published network that is over the budget at every width counts as if it were trained, since the plan names
+    it. `epochs` are those of a whole training.
     """
     effort = (len(plan.seeds) + plan.random_trials + plan.guided_trials) * epochs
     return effort - sum(
@@ -105,7 +105,7 @@ def effort_left(plan: SearchPlan, trials: Sequence[Trial], budget_milliseconds: 
 
 
 def begin_at(trial: Trial, epochs: int, until: int) -> Trial:
-    """A candidate that is to be trained `until` an epoch first, of as many `epochs` as a whole training has."""
+    """A candidate whose first rung ends at epoch `until`; `epochs` are those of a whole training."""
     if until >= epochs:
         return trial
     rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)

@@ -1,4 +1,4 @@
-"""The latency table that a run began with, kept in its folder: what is proposed depends on none that is made later."""
+"""The latency table that a run began with, kept in its folder so that tables made later cannot change its proposals."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from space import strict
 
 @dataclass(frozen=True, kw_only=True)
 class BegunWith:
-    """What was kept of the device when a run began."""
+    """The latency table of the device when a run began."""
 
     table: LatencyTable | None = None
-    """None where there was none."""
+    """The table; None where there was none."""
 
 
 def hold_to_table(run: RunFolder, kept: Callable[[], LatencyTable | None]) -> LatencyTable | None:
-    """The table that the run began with, or None where it began with none; `kept` gives the one of the device, which is
-    asked where the run's folder does not say yet (a new run, or one of an earlier version).
+    """The table that the run began with, or None where it began with none. Where the run's folder has no record yet (a
+    new run, or one of an earlier version), `kept` gives the table of the device, and that is recorded.
 
     Raises: UserError when the file is damaged.
     """
     file = run.root / TABLE
     if file.is_file():
-        return read_record(file, "the latency table that a run began with", BegunWith).table
+        return read_record(file, "the latency table of a run", BegunWith).table
     found = kept()
     write_text(file, strict.dump(BegunWith(table=found)))
     return found

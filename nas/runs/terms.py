@@ -1,9 +1,8 @@
-"""What makes the candidates of a run compare: the size of the pictures and the target that they were timed at and the
-epochs that they were finished for, which their records say, and the recipe and the precisions, which are kept when the
-run begins.
+"""Settings that make the candidates of a run comparable: image size, target and epochs of the finish, which their own
+records contain, and the recipe and precisions, which are recorded when the run begins.
 
-A run's study can be changed by hand between two commands. Budgets, the space and the plan may be others from then on;
-of these, what was trained and timed before could not be compared with what comes after.
+A run's study can be edited between two commands. Budgets, the space and the plan may then differ; if one of these
+settings did, candidates from before could not be compared with those to come.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from space import UserError, strict
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What no record of a candidate says. Trainings compare whatever their seeds were, and where their weights begin is
-    kept by itself (`nas.runs.beginning`): of the recipe those are left at their defaults.
+    """The settings that no record of a candidate contains. The recipe's seed does not matter for comparisons, and its
+    initial weights have a record of their own (`nas.runs.beginning`): both are left at their defaults.
     """
 
     recipe: Recipe
@@ -34,8 +33,9 @@ class Terms:
 
 
 def keep_terms(run: RunFolder, study: Study) -> bool:
-    """Keep them in the run's folder, unless they are kept there and it has candidates; whether it has candidates and
-    kept none. Where the file was removed, or an earlier version began, they are those of now.
+    """Write a study's terms into the run's folder, unless the run has candidates and its terms are there. Returns
+    whether it has candidates but had no terms (the file was removed, or the run is of an earlier version): it then gets
+    those of the current study.
     """
     begun, kept = bool(run.trials()), (run.root / TERMS).is_file()
     if not (begun and kept):
@@ -44,9 +44,9 @@ def keep_terms(run: RunFolder, study: Study) -> bool:
 
 
 def require_terms(run: RunFolder, study: Study) -> None:
-    """Hold the `study` that a run has now to what it began with.
+    """Require that the current `study` of a run has the terms that it began with.
 
-    Raises: UserError that names what the study has otherwise, and when the file is damaged.
+    Raises: UserError that names the differences, or when the file is damaged.
     """
     trials = run.trials()
     networks = (*run.company(), *trials)
@@ -56,7 +56,7 @@ def require_terms(run: RunFolder, study: Study) -> None:
     }
     file = run.root / TERMS
     if file.is_file() and trials:
-        kept = read_record(file, "what the candidates of a run are compared by", Terms)
+        kept = read_record(file, "a record of the settings of a run", Terms)
         before, now = dict(flat(asdict(kept))), dict(flat(asdict(terms_of(study))))
         others |= {
             name: (before.get(name, "none"), now.get(name, "none"))
@@ -66,32 +66,32 @@ def require_terms(run: RunFolder, study: Study) -> None:
     if others:
         words = "; ".join(f"{name}: expected {before}, got {now}" for name, (before, now) in others.items())
         raise UserError(
-            f"{run.study_path}: {words}. The run began otherwise, and its candidates would not compare with those to "
-            "come: put it back, or begin a new search"
+            f"{run.study_path}: {words}. The run began with other settings, and its candidates could not be compared "
+            "with new ones: restore the settings, or begin a new search"
         )
 
 
 def terms_of(study: Study) -> Terms:
-    """What a study says of them."""
+    """The terms of a study."""
     recipe = replace(study.recipe, init=None, seed=Recipe.seed, probe=Recipe.probe)
     return Terms(recipe=recipe, precisions=tuple(sorted(study.precisions)))
 
 
 def _timed_otherwise(networks: Sequence[Trial], study: Study) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Names of the study, what the records say instead, and what it says now."""
+    """Settings of the timings that changed: their names, values in the candidates' records, and values in the study."""
     for trial in networks:
         if trial.latency is None:
             continue
         height, width = study.data.size
         if (trial.latency.height, trial.latency.width) != (height, width):
             yield "data.size", (f"{trial.latency.height}x{trial.latency.width}", f"{height}x{width}")
-        chosen = bool(study.precisions)  # then a candidate is timed in the fastest one
+        chosen = bool(study.precisions)  # each candidate is then timed in its fastest precision
         if runs_as(trial.latency.target, chosen=chosen) != runs_as(study.target, chosen=chosen):
             yield "target", (trial.latency.target, study.target or "none")
 
 
 def _finished_otherwise(run: RunFolder, networks: Sequence[Trial], study: Study) -> dict[str, tuple[int, int]]:
-    """For how many epochs networks are finished already, and for how many others would be."""
+    """The epochs of finished networks and of those to be finished, if they differ."""
     found = read_finish_recipe(run)
     wanted = study.search.epochs_of(Variant() if found is None else found.recipe)
     finished = (run.progress(trial, "finish").history for trial in networks)
@@ -100,8 +100,8 @@ def _finished_otherwise(run: RunFolder, networks: Sequence[Trial], study: Study)
 
 
 def runs_as(text: str, *, chosen: bool) -> Target | None:
-    """A target without the name of its host and the number of its GPU, which may be called otherwise; which device that
-    is, what times it says itself (`nas.search.measure.comparable`). Without its precision too, where that is `chosen`.
+    """A target without its host name and GPU number, which may change for the same device; timings record the device
+    itself (`nas.search.measure.comparable`). With `chosen`, without its precision too.
     """
     if not text:
         return None
@@ -111,7 +111,7 @@ def runs_as(text: str, *, chosen: bool) -> Target | None:
 
 
 def flat(values: Mapping[str, Any], scope: str = "") -> Iterator[tuple[str, Any]]:
-    """Names such as `recipe.epochs`, and their values."""
+    """Dotted names such as `recipe.epochs`, and their values."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{scope}{name}.")

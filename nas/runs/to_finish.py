@@ -1,6 +1,4 @@
-"""How many epochs a run has after its candidates, without those that are done: of finalists, of what is pruned, of
-company and of recipes that are tried.
-"""
+"""Epochs left after the candidates of a run: for finalists, pruned networks, company, and finish recipes to try."""
 
 from __future__ import annotations
 
@@ -16,26 +14,26 @@ from nas.study import Study
 
 @dataclass(frozen=True, kw_only=True)
 class ToFinish:
-    """Epochs that are left."""
+    """Epochs left after the candidates."""
 
     finalists: tuple[int, ...]
-    """Of each that a budget has."""
+    """Epochs of each finalist of each budget."""
     pruned: tuple[int, ...]
-    """Of each network that may be pruned into a budget."""
+    """Epochs of each network that may be pruned into a budget."""
     company: Mapping[str, int]
-    """Of published networks that are trained at their own width, by name: both of their trainings."""
+    """Epochs of both trainings of each published network at its own width, by name."""
     tries: tuple[int, ...]
-    """Of each recipe that is tried."""
+    """Epochs of each recipe to be tried."""
 
     @property
     def epochs(self) -> int:
-        """All of them."""
+        """All epochs left."""
         return sum(self.finalists) + sum(self.pruned) + sum(self.company.values()) + sum(self.tries)
 
 
 def to_finish(run: RunFolder, study: Study, budgets: Budgets) -> ToFinish:
-    """What a run has still to finish for these budgets of its study. Who will be a finalist is not known: who is inside
-    a budget and begun to be finished is taken for one.
+    """The epochs that a run has left for these budgets of its study. The finalists are not known yet: networks inside a
+    budget whose finish has begun are counted as finalists.
 
     Raises: UserError when a file of the run is damaged.
     """
@@ -52,7 +50,7 @@ def to_finish(run: RunFolder, study: Study, budgets: Budgets) -> ToFinish:
         return _left(run.progress(trial, "search"), study.recipe.epochs) + _left(run.progress(trial, "finish"), whole)
 
     def of_budgets(count: int, candidates: Iterable[Trial]) -> tuple[int, ...]:
-        """Of so many for each budget, of whom those are known that were begun."""
+        """Epochs of `count` networks for each budget; those that were begun are known."""
         progress = [(trial, run.progress(trial, "finish")) for trial in candidates if not trial.failed]
         begun = [(trial, _left(each, whole)) for trial, each in progress if each.history]
         left: list[int] = []
@@ -81,5 +79,5 @@ def _tries_left(run: RunFolder, found: FinishRecipe, trials: Sequence[Trial]) ->
 
 
 def _left(progress: Progress, epochs: int) -> int:
-    """Of a training of so many epochs."""
+    """Epochs left of a training of `epochs`."""
     return 0 if progress.done else max(0, epochs - len(progress.history))

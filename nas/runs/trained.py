@@ -1,7 +1,7 @@
-"""Trained networks as files: an architecture, its weights, and what they tell apart.
+"""Trained networks as files: an architecture, its weights, and the classes that they distinguish.
 
-Wherever a folder is expected, the name of a winner in the zoo (`nas.runs.zoo`) is its folder. A folder with a
-certificate is used only while its files are those that were certified.
+Wherever a folder is expected, the name of a winner in the zoo (`nas.runs.zoo`) stands for its folder. A folder with a
+certificate is used only if its files are the certified ones.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ if TYPE_CHECKING:
 
 SCORES = "scores.yaml"
 CHECKPOINT = "checkpoint.pt"
-"""Of a training that can go on."""
+"""State of a training, from which it can be resumed."""
 PRETRAINED = "pretrained.yaml"
-"""Beside a training that began with weights that others trained: the names of all layers and tensors that were taken,
-and of those that were not."""
+"""Beside a training with pretrained weights: the names of all layers and tensors that used them, and of the others."""
 FORM = "form.yaml"
-"""In which form a training computes, where that was found by a probe."""
+"""The form (precision and memory layout) of a training, where a probe has chosen it."""
 OF_A_TRAINING = (DATA_SEEN, RECORD, TENSORS, FORM, PRETRAINED, ARCHITECTURE, CHECKPOINT, PROGRESS, SCORES, WEIGHTS)
-"""All that `nas train` writes in its folder, what it logs apart."""
+"""Everything that `nas train` writes in its folder, apart from logs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """An architecture and the file with its weights. `labelling` is None for weights that do not say what they mean."""
+    """An architecture and the file with its weights. `labelling` is None for weights without that metadata."""
 
     name: str
     architecture: Architecture
@@ -57,8 +56,7 @@ class Trained:
     def network(self, num_classes: int) -> Network:
         """The network with its weights, on the CPU, ready to predict.
 
-        Raises: UserError when the weights belong to another architecture or number of classes, or are numbers that no
-        network computes with.
+        Raises: UserError when the weights belong to another architecture or number of classes, or have unusable values.
         """
         from nas.training.pretrained import without_prefix
         from nas.training.weights import load_into, load_weights, read_metadata, require_usable
@@ -67,15 +65,15 @@ class Trained:
         require_usable(weights, self.weights)
         load_into(network, weights, str(self.weights))
         key = read_metadata(self.weights).get("architecture", self.architecture.key)
-        if key != self.architecture.key:  # the same shapes, but other dilation rates, say
+        if key != self.architecture.key:  # the same shapes, but other dilation rates, for example
             raise UserError(
                 f"{self.weights}: expected weights of architecture {self.architecture.key}, got those of {key}, which "
-                f"has the same shapes but other numbers; use the {ARCHITECTURE} that was saved with them"
+                f"has the same shapes but differs otherwise; use the {ARCHITECTURE} that was saved with them"
             )
         return network.eval()
 
     def head_classes(self) -> int:
-        """How many classes the weights tell apart: the channels that the network's last layer gives.
+        """The number of classes that the weights distinguish, from the output channels of the network's last layer.
 
         Raises: UserError when the weights have no such layer.
         """
@@ -94,7 +92,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCard:
-    """What a training ended with: scores (fractions) on the validation images, and how they were come by."""
+    """The result of a training: scores (fractions) on the validation images, and how the network was trained."""
 
     architecture: str  # its key
     data: str
@@ -109,7 +107,7 @@ class ScoreCard:
 
     @classmethod
     def of(cls, architecture: Architecture, dataset: Dataset, recipe: Recipe, scores: Scores) -> ScoreCard:
-        """The card of a network trained on `dataset` by `recipe`."""
+        """The score card of a network trained on `dataset` by `recipe`."""
         return cls(
             architecture=architecture.key,
             data=dataset.name,
@@ -125,7 +123,7 @@ class ScoreCard:
 
 
 def load_winner(folder: Path) -> tuple[Architecture, Path]:
-    """The architecture and the weights file in a winner's folder, in a run's, or in what `nas train` left.
+    """The architecture and the weights file in the folder of a winner, a run or a training.
 
     Raises: UserError when one of them is not there.
     """
@@ -153,9 +151,9 @@ def folder_named(name_or_path: str) -> Path | None:
 
 
 def folder_of(name_or_path: str) -> Path | None:
-    """The folder of that name or path, or the winner's in it, that holds an architecture; None when there is none.
+    """The folder of that name or path, or the winner's folder inside it, if it holds an architecture; otherwise None.
 
-    Raises: UserError when there is a winner for each of several budgets.
+    Raises: UserError when there are winners for several budgets.
     """
     folder = folder_named(name_or_path)
     return None if folder is None else _network_in(folder)
@@ -182,8 +180,8 @@ def _network_in(path: Path) -> Path | None:
 
 
 def deployed_graph(name_or_path: str, target: Target, size: tuple[int, int], num_classes: int) -> bytes | None:
-    """The graph in a folder, where its certificate is about that at height and width `size` for so many classes on a
-    target of this precision and kind of device, and not about the architecture in full precision.
+    """The graph in a folder, if its certificate is about that graph, and not the network in full precision, at height
+    and width `size`, for this number of classes, on a target of the same precision and kind of device; otherwise None.
     """
     certificate = certificate_of(name_or_path)
     if certificate is None or (not certificate.form and certificate.precision == "fp32"):
@@ -197,18 +195,18 @@ def deployed_graph(name_or_path: str, target: Target, size: tuple[int, int], num
 def certified_graph(name_or_path: str) -> bytes:
     """The graph beside the certificate of a network in a winner's or a run's folder.
 
-    Raises: UserError when there is none, or another than was certified.
+    Raises: UserError when there is none, or it is not the certified one.
     """
     folder = folder_of(name_or_path)
     file = Path(name_or_path) / MODEL if folder is None else folder / MODEL
     if not file.is_file():
-        raise UserError(f"{file}: expected the graph that {CERTIFICATE} beside it certifies, got none; bring it back")
+        raise UserError(f"{file}: expected the graph that {CERTIFICATE} beside it certifies, got none; restore it")
     require_certified(file)
     return file.read_bytes()
 
 
 def certificate_of(name_or_path: str) -> Certificate | None:
-    """The certificate of the network in a winner's or a run's folder; None for anything that has none.
+    """The certificate of the network in a winner's or a run's folder; None where there is none.
 
     Raises: UserError when it cannot be read.
     """
@@ -217,7 +215,7 @@ def certificate_of(name_or_path: str) -> Certificate | None:
 
 
 def labelling_in(name_or_path: str) -> Labelling | None:
-    """What the weights in a folder mean; None where there are none, or they do not say.
+    """The labelling of the weights in a folder; None where there are no weights, or they have no such metadata.
 
     Raises: UserError when they cannot be read.
     """
@@ -230,7 +228,8 @@ def labelling_in(name_or_path: str) -> Labelling | None:
 
 
 def load_trained(name_or_path: str, weights: str | None) -> Trained:
-    """A name, YAML file or folder, with a weights file; a folder and the zoo bring their own unless one is given.
+    """A trained network from a name, YAML file or folder, and a weights file. Folders and the zoo have weights of their
+    own, which are used unless a file is given.
 
     Raises: UserError when one of them is missing or unreadable.
     """
@@ -238,14 +237,14 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
     if folder is not None and weights is None:
         architecture, file = load_winner(folder)
     elif weights is None:
-        load_architecture(name_or_path)  # a name that nothing has is told first
+        load_architecture(name_or_path)  # an unknown name is the first error to report
         _require_finished(Path(name_or_path))
         raise UserError(f"'{name_or_path}' is an architecture without weights; give --weights FILE.safetensors")
     else:
         architecture, file = load_architecture(name_or_path), Path(weights)
         require_certified(file)
 
-    from nas.training.weights import read_metadata  # with PyTorch, not for what is refused above
+    from nas.training.weights import read_metadata  # imports PyTorch, which the errors above must not wait for
 
     return Trained(
         name=name_or_path, architecture=architecture, weights=file, labelling=read_labelling(read_metadata(file), file)
@@ -253,7 +252,7 @@ def load_trained(name_or_path: str, weights: str | None) -> Trained:
 
 
 def load_architecture(name_or_path: str) -> Architecture:
-    """A published network, a YAML file, or the architecture in a winner's, a run's or a training's folder.
+    """The architecture of a published network, a YAML file, or the folder of a winner, a run or a training.
 
     Raises: UserError when there is none, with the nearest name.
     """
@@ -268,8 +267,8 @@ def load_architecture(name_or_path: str) -> Architecture:
 
 
 def require_certified(file: Path) -> None:
-    """Refuse a file that is not the one which the certificate beside it speaks of; without a certificate, or one that
-    does not name it, there is nothing to hold it to.
+    """Refuse a file that differs from the one that the certificate beside it names. Without a certificate, or with one
+    that does not name the file, every file is accepted.
 
     Raises: UserError.
     """
@@ -279,13 +278,13 @@ def require_certified(file: Path) -> None:
     if certified is not None and (digest := digest_of(file)) != certified:
         raise UserError(
             f"{file}: expected the file that {CERTIFICATE} beside it certifies (SHA-256 {certified[:12]}...), got "
-            f"another or a changed one ({digest[:12]}...); bring the certified file back, or remove the certificate, "
-            "which says nothing of this one"
+            f"another or a changed one ({digest[:12]}...); restore the certified file, or remove the certificate, "
+            "which does not apply to this one"
         )
 
 
 def digest_of(file: Path) -> str:
-    """The SHA-256 of a file, as certificates have it."""
+    """The SHA-256 of a file, as in certificates."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

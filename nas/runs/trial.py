@@ -1,4 +1,4 @@
-"""A candidate of a search, and what its trainings wrote after every epoch."""
+"""Records of a search: its candidates, their timings, and the epochs of their trainings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from space import Architecture, Space, UserError, load, published, strict
 
 PROGRESS = "progress.yaml"
 NO_VERDICT = re.compile(r"its process died \d+ times")
-"""What earlier versions wrote as the failure of a training whose disk was full, say: nothing about the candidate."""
+"""A failure as earlier versions recorded it even if the candidate was not the cause (a full disk, for example)."""
 
 Origin = Literal["seed", "random", "guided", "company", "pruned"]
 Phase = Literal["search", "finish"]
@@ -27,18 +27,18 @@ Phase = Literal["search", "finish"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """A part of a candidate's training with a schedule of its own, at the end of which it pauses."""
+    """A part of a candidate's training with its own learning rate schedule, after which the training pauses."""
 
     epochs: int
-    """How many are behind it then, from its first."""
+    """Total epochs of the training at the end of the rung."""
     number: int
-    """In the order of proposal, in which candidates are counted together with those that go on."""
+    """Number in the order of proposal, which counts new candidates and those that go on alike."""
     budget_milliseconds: float
-    """The budget of the run then."""
+    """The budget for which the rung was proposed."""
     guided: bool = True
-    """Whether the sampler proposed that it goes on; for the first rung, the trial's origin says how it came."""
+    """Whether the sampler proposed to go on with the candidate; for the first rung, see the trial's origin."""
     in_vain: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of what the sampler proposed: `Trial.in_vain`."""
+    """Number of draws that the sampler discarded before it, as in `Trial.in_vain`."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -48,40 +48,40 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One candidate as it was proposed: an architecture, where it came from and what it measured."""
+    """A candidate as it was proposed: its architecture, its origin and its latency."""
 
     number: int
-    """In the order of proposal, from 1; a candidate that goes on to another rung is a proposal too."""
+    """Number in the order of proposal, from 1; going on to another rung is a proposal too."""
     name: str
-    """For people: `erfnet x0.53`, `random 3`."""
+    """Name for people: `erfnet x0.53`, `random 3`."""
     origin: Origin
     architecture: Architecture
     latency: Latency | None
     """None where the target cannot time it; `failed` says why."""
     feasible: bool
-    """Whether it is inside the run's budget; of several, inside the one that it was made for."""
+    """Whether it is inside the run's budget or, of several, inside the one that it was made for."""
     budget_milliseconds: float
     """The budget that its width was solved for."""
     parameters: int
     multiply_adds: int
-    """For one image of the study's size."""
+    """Multiply-adds for one image of the study's size."""
     genotype: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    """What the sampler answered before the width was solved."""
+    """The sampler's choices, made before the width was solved."""
     parent: str = ""
-    """The published network that it is a scaling of, or was cut from."""
+    """The published network that it was scaled or pruned from."""
     stopped: bool = False
-    """Of earlier versions: its training ended early, as a weak one, in the middle of its schedule."""
+    """Whether an earlier version stopped its training as a weak one, in the middle of its schedule."""
     failed: str = ""
-    """Why its training broke, or why it cannot be timed; or empty."""
+    """Why its training failed, or why it cannot be timed; otherwise empty."""
     disturbed: Latency | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What a busy machine gave before `latency` was measured, when all was proposed."""
+    """The first latency, from a busy machine; `latency` was measured again after all proposals."""
     rungs: tuple[Rung, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What it was trained to, one after the other, and is now; empty for one schedule of all epochs."""
+    """The rungs of its training in their order, up to the current one; empty for one schedule over all epochs."""
     also_milliseconds: tuple[float, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Other budgets that the width which fills them came to be the same for: as large as networks may become."""
+    """Other budgets for which the same width was found, because networks may not become larger."""
     in_vain: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of what the sampler proposed: how many draws since the step before led to what was known, or to nothing. None in
-    runs of earlier versions."""
+    """Number of the sampler's draws since the step before that led to a known network, or to none. None in runs of
+    earlier versions."""
 
     def __post_init__(self) -> None:
         ends = [each.epochs for each in self.rungs]
@@ -96,28 +96,28 @@ class Trial:
 
     @property
     def goes_on_from_trained_form(self) -> bool:
-        """Whether its longer training goes on from the weights before paths were folded, kept for that: what a
-        pruned one was cut from ran as one convolution.
+        """Whether its finish starts from the weights before parallel paths were folded, which are kept for that. Pruned
+        networks have no such weights: they were cut from the folded form.
         """
         return self.architecture.is_reparameterized and self.origin != "pruned"
 
     @property
     def last_number(self) -> int:
-        """Of the last proposal of it: that it goes on, or that it begins."""
+        """Number of its last proposal: its first, or the one to go on."""
         return self.rungs[-1].number if self.rungs else self.number
 
     def until(self, epochs: int) -> int:
-        """The epoch after which its training in the search pauses or ends; `epochs` are those of the whole one."""
+        """The epoch after which its training in the search pauses or ends; `epochs` are those of a whole training."""
         return self.rungs[-1].epochs if self.rungs else epochs
 
     def paused_after(self, progress: Progress) -> bool:
-        """Whether its training in the search, which came so far, is over for now but not at its end."""
+        """Whether its training in the search, of this progress, has paused or was stopped before its last epoch."""
         done = len(progress.history)
         return self.stopped or (bool(self.rungs) and done >= self.rungs[-1].epochs and not progress.done)
 
     def answers_in(self, space: Space) -> Mapping[str, str | int | float | bool] | None:
-        """What it was answered, in a space that may be another by now; None where that does not hold it, or where it
-        was answered nothing. A published network counts as what is close to it, if anything there is.
+        """Its genotype in a space, which may have changed since; None where the space does not contain it, or it has no
+        genotype. For a published network, the genotype of the closest point, if one is close.
         """
         if not self.genotype:
             return None
@@ -130,20 +130,20 @@ class Trial:
         return budget.milliseconds in (self.budget_milliseconds, *self.also_milliseconds)
 
     def inside(self, budget: Budget) -> bool:
-        """Whether it was timed, and within `budget`."""
+        """Whether it was timed and is within `budget`."""
         return self.latency is not None and budget.admits(self.latency)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One measurement on the way to a candidate."""
+    """A latency measured on the way to a candidate's width."""
 
     architecture: Architecture
     milliseconds: float
     disturbed: bool
-    """Whether the machine was."""
+    """Whether the machine was busy."""
     seconds: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """That it took, from asking to the answer; None in runs of earlier versions."""
+    """Duration from the request to the result; None in runs of earlier versions."""
 
     def __post_init__(self) -> None:
         if not self.milliseconds > 0:
@@ -153,21 +153,21 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """Measurements in their order."""
+    """The timings on the way to a candidate's width, in their order."""
 
     statistic: Statistic = "p50"
-    """Which one of the latencies the milliseconds are."""
+    """The statistic that all milliseconds are."""
     measured: tuple[Measured, ...] = ()
     in_vain_seconds: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of timing what is none of these: draws before it that led to what was known, networks that cannot be timed. None
-    in runs of earlier versions."""
+    """Seconds of timing for other networks before it: draws that led to a known network, and networks that cannot be
+    timed. None in runs of earlier versions."""
 
     def __post_init__(self) -> None:
         _check_seconds("in_vain_seconds", self.in_vain_seconds)
 
     @property
     def seconds(self) -> float | None:
-        """Of timing that the candidate cost in all; None in runs of earlier versions."""
+        """All seconds of timing that the candidate cost; None in runs of earlier versions."""
         if self.in_vain_seconds is None:
             return None
         return self.in_vain_seconds + sum(each.seconds or 0.0 for each in self.measured)
@@ -185,44 +185,44 @@ def _check_in_vain(count: int | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One finished epoch of a trial."""
+    """A finished epoch of a trial."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     epochs: int
-    """How many the phase has."""
+    """Number of epochs of the phase."""
     loss: float
     seconds: float
     scores: Scores
     waited_for_data: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """The share of `seconds` (0..1) that passed waiting for batches; None where an earlier version trained."""
+    """Share of `seconds` (0..1) spent waiting for batches; None for epochs of earlier versions."""
     waited_for_lane: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """The same of waiting until somebody else's timing was over."""
+    """Share of `seconds` (0..1) spent waiting while networks were timed; None for epochs of earlier versions."""
     encoder: bool = field(default=False, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Whether it trained the encoder alone, under a classifier of its own, which the scores are of."""
+    """Whether only the encoder was trained, with a temporary classifier, whose scores these are."""
 
     def __post_init__(self) -> None:
         for name in ("waited_for_data", "waited_for_lane"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UserError(f"{name}: expected a share of 0 to 1, got {getattr(self, name)}")
         if not 1 <= self.epoch <= self.epochs:
-            raise UserError(f"expected an epoch of 1 to {self.epochs}, got {self.epoch}")
+            raise UserError(f"expected an epoch from 1 to {self.epochs}, got {self.epoch}")
         if self.seconds < 0:
             raise UserError(f"seconds: expected 0 or more, got {self.seconds}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """How much of a network began with the weights that others trained."""
+    """How much of a network began with pretrained weights."""
 
     layers: int
-    """How many of its layers took theirs."""
+    """Number of layers with pretrained weights."""
     of: int
-    """How many it has."""
+    """Number of layers in all."""
     unused: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How many tensors of the file no layer took; 0 in runs of earlier versions too."""
+    """Number of tensors of the file that no layer used; also 0 in runs of earlier versions."""
     reason: str = ""
-    """Why no further one did; or empty."""
+    """Why the other layers have none; otherwise empty."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.layers <= self.of:
@@ -231,7 +231,7 @@ class Pretrained:
             raise UserError(f"unused: expected 0 or more, got {self.unused}")
 
     def __str__(self) -> str:
-        """`36 of 40 layers pretrained, 12 tensors of the file not used`, or that none is, and why."""
+        """`36 of 40 layers pretrained, 12 tensors of the file not used`, or why no layer is."""
         if self.layers:
             unused = f", {self.unused} tensors of the file not used" if self.unused else ""
             return f"{self.layers} of {self.of} layers pretrained{unused}"
@@ -244,7 +244,7 @@ class Progress:
 
     history: tuple[Epoch, ...] = ()
     pretrained: Pretrained | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What it took of `init`; None where there was none, or an earlier version trained."""
+    """The layers that began with weights from `init`; None without `init`, and in runs of earlier versions."""
 
     @property
     def miou(self) -> float | None:
@@ -253,21 +253,21 @@ class Progress:
 
     @property
     def done(self) -> bool:
-        """Whether every epoch of the phase is there."""
+        """Whether every epoch of the phase is finished."""
         return bool(self.history) and self.history[-1].epoch == self.history[-1].epochs
 
 
 def read_trial(file: Path) -> Trial:
-    """The candidate recorded in a file. What earlier versions wrote of a training that broke for no reason of the
-    candidate's is forgotten: it is trained again.
+    """The candidate recorded in a file. Failures that earlier versions recorded although the candidate did not cause
+    them are dropped, so that it is trained again.
 
-    Raises: UserError when it cannot be read; DamagedError when it is not UTF-8, or of another folder.
+    Raises: UserError when it cannot be read; DamagedError when it is not UTF-8, or belongs in another folder.
     """
     trial = read_record(file, "a trial of a search", Trial)
     if trial.architecture.key != file.parent.name:
         raise DamagedError(
-            f"{file}: expected the architecture that its folder is named by, got {trial.architecture.key}; bring the "
-            "file back that was there, or remove the folder"
+            f"{file}: expected the architecture that its folder is named after, got {trial.architecture.key}; restore "
+            "the original file, or remove the folder"
         )
     return replace(trial, failed="") if NO_VERDICT.fullmatch(trial.failed) else trial
 
@@ -286,15 +286,15 @@ def read_progress(folder: Path) -> Progress:
 
 
 def append_epoch(folder: Path, epoch: Epoch, pretrained: Pretrained | None = None) -> None:
-    """Record a finished epoch, and forget any that a resumed training is doing again. `pretrained`: what the training
-    took of `init`.
+    """Record a finished epoch, and drop it and any later ones from an earlier attempt. `pretrained`: the layers of the
+    training that began with weights from `init`.
     """
     before = [each for each in read_progress(folder).history if each.epoch < epoch.epoch]
     write_text(folder / PROGRESS, strict.dump(Progress(history=(*before, epoch), pretrained=pretrained)))
 
 
 def forget_epochs(folder: Path, after: int) -> None:
-    """Forget the epochs after the given one: they are to be done again."""
+    """Drop the epochs after the given one, which are to be trained again."""
     progress = read_progress(folder)
     if len(progress.history) > after:
         write_text(folder / PROGRESS, strict.dump(replace(progress, history=progress.history[:after])))

@@ -1,8 +1,7 @@
-"""Budgets that a run gave up, since what it looked at is over them at any width, or known: of several, the others go
-on.
+"""Budgets, of several, that a run gave up because all that its sampler drew was over them at any width, or known.
 
-It is kept, so that a run which goes on proposes what one that was not interrupted would have. Who asks for such a
-budget again gets it tried again.
+They are recorded so that a resumed run makes the same proposals as an uninterrupted one. Asking for such a budget again
+makes the run try it again.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from nas.storage.records import find_record
 from nas.study import Study
 from space import UserError, strict
 
-MOST_REPEATS = 1000  # more than a search draws in vain before it gives a budget up
+MOST_REPEATS = 1000  # a search gives a budget up after fewer fruitless draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +27,11 @@ class Unreached:
     reason: str
     """What was found instead, in words."""
     searched: bool
-    """Whether candidates were proposed for it before; they count for what they are inside of."""
+    """Whether candidates were proposed for it before; they count for the budgets that they are inside of."""
     number: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of the step that came next."""
+    """Number of the next step at that time."""
     repeats: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How many draws of the sampler led to what was known, after the last one that did not."""
+    """Number of the sampler's last draws, all of which led to known networks."""
 
     def __post_init__(self) -> None:
         Budget.parse(self.budget)
@@ -43,24 +42,24 @@ class Unreached:
 
 @dataclass(frozen=True, kw_only=True)
 class AllUnreached:
-    """Those of one run."""
+    """All budgets that a run gave up."""
 
     budgets: tuple[Unreached, ...] = ()
 
 
 def unreached(run: RunFolder) -> dict[Budget, Unreached]:
-    """Which budgets a run gave up.
+    """The budgets that a run gave up.
 
     Raises: UserError when the file is damaged.
     """
-    found = find_record(run.root / UNREACHED, "which budgets a run gave up", AllUnreached)
+    found = find_record(run.root / UNREACHED, "a record of the budgets that a run gave up", AllUnreached)
     return {} if found is None else {Budget.parse(each.budget): each for each in found.budgets}
 
 
 def reachable(run: RunFolder, study: Study) -> Budgets:
-    """The budgets that a study asks for; of several, without those that were given up before anything was proposed.
+    """The budgets that a study asks for, without those, of several, that were given up before anything was proposed.
 
-    Raises: UserError when the file that says so is damaged, or leaves none.
+    Raises: UserError when the record is damaged, or no budget is left.
     """
     asked = study.asked
     if not asked.several:
@@ -68,20 +67,20 @@ def reachable(run: RunFolder, study: Study) -> Budgets:
     left_out = {budget for budget, each in unreached(run).items() if not each.searched}
     if left_out >= set(asked):
         raise UserError(
-            f"{run.root / UNREACHED}: expected a budget of {asked} that was not given up, got none; ask for one again: "
-            f"{run.resume} --budget '{asked.largest}'"
+            f"{run.root / UNREACHED}: expected a budget among {asked} that was not given up, got none; ask for one "
+            f"again: {run.resume} --budget '{asked.largest}'"
         )
     return Budgets(each=tuple(budget for budget in asked if budget not in left_out))
 
 
 def give_up(run: RunFolder, budget: Budget, reason: str, *, searched: bool, number: int = 0, repeats: int = 0) -> None:
-    """Nothing more is proposed for a budget; `number` and `repeats` as in `Unreached`."""
+    """Record that nothing more is proposed for a budget; for `number` and `repeats` see `Unreached`."""
     found = Unreached(budget=str(budget), reason=reason, searched=searched, number=number, repeats=repeats)
     _write(run, unreached(run) | {budget: found})
 
 
 def ask_again(run: RunFolder, budgets: Iterable[Budget]) -> bool:
-    """Budgets are tried again that were given up; whether there is one among these."""
+    """Drop the records of these budgets, so that they are tried again. Returns whether there were any."""
     known, wanted = unreached(run), set(budgets)
     found = bool(known.keys() & wanted)
     if found:

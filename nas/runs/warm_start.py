@@ -1,9 +1,9 @@
-"""Evaluations that the sampler of a new run is warm-started with: networks of the space, trained on other data.
+"""Warm start for the sampler of a new run: scores of networks of the space that were trained on other data.
 
-Tables of them come with the package: networks that take the same time, trained alike on CamVid (`studies/search`).
-Their scores say which answers tend to be good, and less than any training of the run itself; how much less, the sampler
-finds out. A run keeps the tables that it began with in its folder, so that one that goes on proposes the same with any
-version of the package. Samplers that rank scores of one kind only are not given any.
+The package comes with tables of networks with equal latency that were trained alike on CamVid (`studies/search`). Their
+scores show which choices tend to be good, but count less than any training of the run itself; the sampler learns how
+much less. A run keeps the tables that it began with in its folder, so that it makes the same proposals when it is
+resumed with another version of the package. Samplers that rank scores of one kind only get no warm start.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from space.choices import Choice, Genotype
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How one network trained."""
+    """A trained network of a table."""
 
     miou: float
     genotype: Mapping[str, Choice]
-    """Its answers to the questions that a search asks unless told otherwise."""
+    """Its choices in the space that is searched by default."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.miou <= 1:
@@ -38,10 +38,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Networks that were trained alike, and compare with each other."""
+    """Networks that were trained alike and are comparable with each other."""
 
     trained_on: str
-    """The data, in words."""
+    """Their data, in words."""
     evaluations: tuple[Evaluation, ...]
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Table:
             raise UserError("evaluations: expected at least one, got none; leave the table out")
 
     def inside(self, space: Space) -> Iterator[tuple[Genotype, float]]:
-        """Answers of those that are points of a space, and how far their mIoU is above the median of the table."""
+        """Genotypes of the networks inside a space, each with the difference of its mIoU from the table's median."""
         asked, usual = (
             Space(ranges=searched(), size=space.size),
             statistics.median(each.miou for each in self.evaluations),
@@ -61,17 +61,17 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """Tables, of which each has a level of its own: other data, or networks that take another time."""
+    """Tables whose scores are not comparable across tables: the data, or the latency of the networks, differ."""
 
     tables: tuple[Table, ...] = ()
 
     def inside(self, space: Space) -> list[tuple[Genotype, float]]:
-        """See `Table.inside`; of all tables."""
+        """The networks of all tables inside a space, as from `Table.inside`."""
         return [found for table in self.tables for found in table.inside(space)]
 
     @property
     def count(self) -> int:
-        """Of the evaluations in all tables."""
+        """Number of networks in all tables."""
         return sum(len(table.evaluations) for table in self.tables)
 
     @property
@@ -86,7 +86,7 @@ def shipped_text() -> str:
 
 
 def keep_warm_start(run: RunFolder, study: Study) -> None:
-    """Keep what comes with the package in the folder of a run that has no candidates yet, where it wants that."""
+    """Copy the package's tables into the folder of a run without candidates, if its study and sampler use them."""
     if run.trials():
         return
     if study.search.warm_start and samplers.resumes(study.search.sampler):
@@ -96,10 +96,8 @@ def keep_warm_start(run: RunFolder, study: Study) -> None:
 
 
 def read_warm_start(run: RunFolder) -> WarmStart:
-    """What a run began with.
+    """The warm start of a run.
 
     Raises: UserError when the file is damaged.
     """
-    return (
-        find_record(run.root / WARM_START, "what the sampler of a run was warm-started with", WarmStart) or WarmStart()
-    )
+    return find_record(run.root / WARM_START, "the warm start of a run's sampler", WarmStart) or WarmStart()

@@ -1,4 +1,4 @@
-"""A finished network as a folder: architecture, weights, ONNX file and the certificate of what was measured."""
+"""A finished network as a folder: architecture, weights, ONNX file and certificate."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from nas.training.scores import Scores
 
-COMPARED_IMAGES = 2  # of the validation split, on which ONNX is compared with PyTorch
+COMPARED_IMAGES = 2  # validation images on which ONNX is compared with PyTorch
 
 USAGE = """\
-# Certificate of a network for real-time segmentation, and how to use what lies beside it.
+# Certificate of a network for real-time segmentation, and how to use the files beside it.
 #
 # {model} takes `image`, float32 (1, 3, {height}, {width}): RGB in 0..1, minus input_mean, divided by input_std.
-# It gives `labels`, int64 (1, {height}, {width}).
+# It returns `labels`, int64 (1, {height}, {width}).
 # Timed: {scope}.
 #
 # In Python, with the logits:
@@ -61,13 +61,13 @@ class Finished:
     weights: Mapping[str, Tensor]
     labelling: Labelling
     dataset: Dataset | None
-    """Whose validation images it is scored on; None: not at all."""
+    """Data set on whose validation images it is scored; None: it is not scored."""
     deployed: Deployed | None = None
-    """What is shipped, if that is not the network in full precision; it has been scored."""
+    """The form that ships, already scored, if that is not the network in full precision."""
     compared: Callable[[Latency], tuple[ComparedForm, ...]] = lambda _: ()
-    """What it was chosen among, told the latency that is certified."""
+    """Gives the forms that it was chosen from, for the certified latency."""
     seen: DataSeen | None = None
-    """What is kept beside it of the data that it was made on."""
+    """Record of its data, to be kept beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,30 +77,30 @@ class Certification:
     target: Target
     budget: Budget | None
     within: float = WITHIN
-    """How sure its latency is to be: half of the 95 % interval, as a share of it."""
+    """Required precision of its latency: half of the 95 % interval, as a share of the latency."""
     meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresFinished]] = Meter
-    """What times it: a search on a cluster times on another node."""
+    """Makes the meter that times it; a search on a cluster times on another node."""
     device: str = "cpu"
-    """Where it is scored."""
+    """Device that scores it."""
     score: Callable[[nn.Module, Dataset], Scores] | None = None
-    """What scores it on the validation images; None: this process."""
+    """Scores it on the validation images; None: this process does."""
     require: Callable[[Latency], None] | None = None
-    """Told the latency before anything is replaced; what it raises leaves the folder as it was."""
+    """Receives the latency before anything is replaced, and may raise an error that leaves the folder unchanged."""
     progress: Progress = field(default_factory=partial(Progress, silent=True))
-    """Hears how far it is."""
+    """Shows the progress."""
 
 
 def write_winner(folder: Path, finished: Finished, certification: Certification) -> Certificate:
-    """Write, measure and score a finished network; the one in `folder` is replaced only when all of it is done, and
-    what else is there stays.
+    """Write, time and score a finished network. The network in `folder` is replaced only at the very end; other files
+    there stay.
 
-    Latency is measured again, of the finished weights, in several new processes (`nas.latency.several`), at the
+    Latency is measured again with the finished weights, in several new processes (`nas.latency.several`), at the
     labelling's size. Validation images are scored in float32; without a data set the certificate has no scores, and
     ONNX is compared with PyTorch on noise. A network over its budget is written too, and its certificate says so.
-    Do not call it inside a training step (`nas.latency.machine.lane`).
+    Do not call this inside a training step (`nas.latency.machine.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
-    `nas.latency.WorkerError` when the measuring process broke.
+    `nas.latency.WorkerError` when the measuring process failed.
     """
     from nas.latency.machine import lane
     from nas.runs.checked_export import FileCheck, export_checked
@@ -146,7 +146,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
 
 
 def _scored(network: nn.Module, finished: Finished, certification: Certification) -> Scored | None:
-    """The scores of what is shipped; None where there is no data set."""
+    """The scores of the form that ships; None where there is no data set."""
     from nas.latency.machine import lane
     from nas.training.evaluation import evaluate
 
@@ -170,7 +170,7 @@ def _validation_count(dataset: Dataset | None) -> int:
 
 
 def validation_images(dataset: Dataset, count: int) -> Tensor:
-    """The first validation images as the network sees them, float32 (at most `count`, 3, H, W)."""
+    """The first validation images as network input, float32 (at most `count`, 3, H, W)."""
     from nas.data import make_loader
 
     loader = make_loader(dataset, "validation", batch_size=count, augmentation=None)

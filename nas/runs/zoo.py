@@ -1,7 +1,7 @@
-"""The zoo: winners of our own studies that come with the package, each a winner's folder, by name.
+"""The zoo: winners of our own studies that come with the package, each a winner's folder with a name.
 
-`winners/` links to where they lie among the studies, and holds them where the package is installed. What is known of
-one is what its certificate says.
+In a checkout, `winners/` has links to their folders among the studies; an installed package has the folders themselves.
+A winner is described by its certificate.
 """
 
 from __future__ import annotations

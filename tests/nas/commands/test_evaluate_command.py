@@ -123,7 +123,7 @@ def test_weights_of_the_same_shapes_but_another_architecture_are_refused(nas, tr
     other.write_text(changed)
     weights = trained / "weights.safetensors"
     answer = nas("evaluate", other, "--weights", weights, "--data", f"folder:{pictures}")
-    assert "has the same shapes but other numbers" in answer.refusal()
+    assert "has the same shapes but differs otherwise" in answer.refusal()
 
 
 def test_weights_that_say_nothing_are_used_with_data_that_does(nas, trained, small, pictures, tmp_path):

@@ -58,7 +58,7 @@ def test_waiting_is_told_where_there_is_some(data, lane, text):
 
 def test_who_waits_for_more_than_a_twentieth_of_the_time_is_told_what_to_do():
     assert waiting_advice(0.05, 0.05) == waiting_advice(None, None) == ""
-    assert "12.0 % of the time of training was spent waiting for data: give" in waiting_advice(0.12, 0.0)
+    assert "12.0 % of the training time was spent waiting for data: give" in waiting_advice(0.12, 0.0)
     assert "cache_gigabytes" not in waiting_advice(0.0, 0.12)
     assert waiting_advice(0.12, 0.12).count("%") == 2
 

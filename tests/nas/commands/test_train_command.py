@@ -161,7 +161,7 @@ def test_what_a_training_left_that_ended_in_its_first_epoch_is_replaced(nas, sma
     kept = out / "init.safetensors"
     before = kept.read_bytes()
     told = nas(*words(small, pictures, out, "--init", str(kept))).refusal()
-    assert f"expected weights that lie elsewhere than in {out}" in told
+    assert f"expected weights from outside {out}" in told
     assert kept.read_bytes() == before
     nas(*started).done()
 
@@ -257,7 +257,7 @@ def test_what_no_training_can_start_from_is_refused(nas, small, resnet, pictures
     assert "of which nothing fits: " in alien.refusal()
     nas(*words(small, pictures, out, "--epochs", "1")).done()
     late = nas(*words(small, pictures, out, "--epochs", "2", "--resume", "--init", file))
-    assert "was begun at random" in late.refusal()
+    assert "was begun with random weights" in late.refusal()
     assert not (out / "init.yaml").exists()
 
 

@@ -91,7 +91,7 @@ def test_the_certificate_says_what_was_measured(winner, target, dataset):
     assert certificate.precision == "fp32"
     assert f"{latency.samples} pairs" in certificate.protocol
     assert len(latency.processes_milliseconds) in (2, 3)  # one that was disturbed does not count
-    assert f"{len(latency.processes_milliseconds)} processes one after another" in certificate.protocol
+    assert f"{len(latency.processes_milliseconds)} separate processes, one after another" in certificate.protocol
 
     network = architecture.build(3)
     network.load_state_dict(load_file(weights))

@@ -199,7 +199,7 @@ def test_where_all_budgets_are_given_up_it_is_said_how_to_go_on(frontier: RunFol
     entry = text.partition("\n")[2]
     file.write_text(text + entry.replace("1ms", "5ms") + entry.replace("1ms", "10ms"), "utf-8")
     told = refused(lambda: summarize(frontier))
-    assert told.startswith(f"{file}: expected a budget of 1ms, 5ms, 10ms that was not given up, got none; ")
+    assert told.startswith(f"{file}: expected a budget among 1ms, 5ms, 10ms that was not given up, got none; ")
     assert told.endswith(f"nas search --resume '{frontier.root}' --budget '10ms'"), "its name has a space"
     ask_again(frontier, [Budget.parse("10ms")])
     assert [str(budget) for budget in reachable(frontier, frontier.study())] == ["10ms"]

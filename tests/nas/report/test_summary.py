@@ -72,7 +72,7 @@ def test_waiting_is_told_with_advice_where_trainings_recorded_it(full: RunFolder
         "Of their time trainings spent 20.0 % waiting for data and 1.0 % waiting for timings."
     )
     (told,) = set(summary.notes) - set(before.notes)
-    assert told.startswith("20.0 % of the time of training was spent waiting for data: ")
+    assert told.startswith("20.0 % of the training time was spent waiting for data: ")
 
 
 def test_what_timing_cost_is_told_where_it_is_recorded(full: RunFolder) -> None:

@@ -113,7 +113,7 @@ def test_no_question_at_all(nas: Nas) -> None:
         ("search: {finalists: many}", "whole number"),
         ("search: {minutes: -1}", "search.minutes: expected 0 or more, got -1"),
         ("search: {finish_recipes: []}", "search.finish_recipes: expected at least one, got none"),
-        ("search: {finish_recipes: [{}, {}]}", "search.finish_recipes: expected each once"),
+        ("search: {finish_recipes: [{}, {}]}", "search.finish_recipes: expected each recipe once"),
         ("search: {finish_recipes: [{}, {ohem_probabilty: 0.7}]}", "did you mean 'ohem_probability'?"),
         ("search: {finish_recipes: [{ema_decay: 0.9}], finish_epochs: 0}", "expected finish_epochs above 0"),
     ],
@@ -232,12 +232,9 @@ def test_a_study_of_ones_own_is_no_run(nas: Nas, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text(STUDY)
     said = nas("search", "study.yaml", "--out", ".").refusal()
-    assert "--out: expected another folder than that of a study, got . with its study.yaml; give runs/NAME, say" in said
+    assert "--out: expected a folder without a study, got . with its study.yaml; give runs/NAME, for example" in said
     for words in (("search", "--resume", "."), ("report", "."), ("search", "study.yaml", "--from", ".")):
-        assert (
-            "got . with a study that no search has begun; begin one with: nas search study.yaml"
-            in nas(*words).refusal()
-        )
+        assert "got . with a study but no search; begin one with: nas search study.yaml" in nas(*words).refusal()
     assert files_of(tmp_path) == {"study.yaml": STUDY.encode()}
     run = RunFolder.create(tmp_path / "run", load_study("study.yaml"))
     run.study_path.unlink()  # as a search is killed that begins

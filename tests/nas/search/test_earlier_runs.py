@@ -208,7 +208,7 @@ def test_of_a_seed_that_nothing_is_close_to_the_latency_is_taken_over_alone(
     source.write_trial(replace(seed, parent="rdrnet-s"))
     run = new()
     (words,) = take_over(run, run.study(), SEEN, [source])
-    assert words.endswith("1 trained candidates (1 left out, of another space or without an end), 4 latencies")
+    assert words.endswith("1 trained candidates (1 left out, from another space or unfinished), 4 latencies")
     (found,) = (each for each in read_earlier(run).trials if each.architecture == seed.architecture)
     assert (found.latency, found.miou, found.genotype) == (seed.latency, None, {})
 
@@ -219,7 +219,7 @@ def test_on_another_target_trainings_count_and_latencies_do_not(
     run = new(target="onnxruntime@cpu:2")
     (words,) = take_over(run, run.study(), SEEN, [earlier])
     assert "2 trained candidates (2 left out" in words
-    assert words.endswith("no latencies, which are of onnxruntime@cpu:1")
+    assert words.endswith("no latencies: they are for onnxruntime@cpu:1")
     assert read_earlier(run).latencies == {}
     proposals(run)
 
@@ -235,7 +235,7 @@ def test_the_order_in_which_a_study_lists_its_precisions_means_nothing(
     assert words.endswith("4 latencies")
     other = RunFolder.create(tmp_path / "other", replace(ASKED, precisions=("int8",)))
     (words,) = take_over(other, other.study(), SEEN, [source])
-    assert words.endswith("no latencies, which are of onnxruntime@cpu:1 in fp32, int8")
+    assert words.endswith("no latencies: they are for onnxruntime@cpu:1 in fp32, int8")
 
 
 def test_the_sampler_knows_what_was_taken_over_and_the_plan_is_the_runs_own(
@@ -303,7 +303,7 @@ def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
     [
         ({"data": DataSpec(size=(64, 96))}, "expected a run at 64x96, got .* at 180x240"),
         ({"recipe": replace(ASKED.recipe, learning_rate=0.1)}, "with another learning_rate; its scores"),
-        ({"space": {"stages": (2,)}}, "trained candidates of this study's space, got .* with none of 4"),
+        ({"space": {"stages": (2,)}}, "trained candidates of this study's space, got .* with none among its 4"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

@@ -319,7 +319,7 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
     for damaged in (b"", b"\xff", b"architecture: half"):
         (folder / "certificate.yaml").write_bytes(damaged)
         told = gather_winners(asked.run, asked.study)
-        assert told.startswith("the winner of before is left where it is: ")
+        assert told.startswith(f"the earlier winner stays in {folder}: ")
         assert str(folder / "certificate.yaml") in told
         assert (folder / "certificate.yaml").read_bytes() == damaged
     known = next((Path(space.__file__).parents[1] / "nas" / "runs" / "winners").glob("*/certificate.yaml")).parent

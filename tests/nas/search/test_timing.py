@@ -306,8 +306,12 @@ def test_a_trial_ships_in_the_precision_in_which_it_was_the_fastest(
     ("target", "precisions", "problem"),
     [
         ("", ("int4",), "expected some of fp32, fp16, bf16, int8, got 'int4'"),
-        ("", ("int8", "int8"), "expected each once"),
-        ("openvino:int8@cpu", ("fp32", "int8"), "expected a target that says none, got openvino:int8@cpu"),
+        ("", ("int8", "int8"), "expected each precision once"),
+        (
+            "openvino:int8@cpu",
+            ("fp32", "int8"),
+            "expected a target without a precision of its own, got openvino:int8@cpu",
+        ),
     ],
 )
 def test_precisions_that_make_no_sense_are_refused(target: str, precisions: tuple[str, ...], problem: str) -> None:

@@ -136,7 +136,7 @@ def test_a_probe_is_told_of_and_does_not_begin_where_a_step_has_no_room(architec
         held_with(replace(RECIPE, batch_size=100_000_000))
     assert (said, began) == ([], [])
     assert held_with(RECIPE) == PLAIN
-    assert began == ["probes precisions and memory layouts by a few steps of each"]
+    assert began == ["probes precisions and memory layouts with a few steps of each"]
     assert held_with(RECIPE) == PLAIN
     assert len(said) == 1, "what is kept needs no probe"
 
