@@ -1,10 +1,10 @@
-"""What a run found, as figures and as one HTML file.
+"""The report of a run: its figures as plain values, and one HTML file.
 
     summary = summarize(RunFolder.open(path))   # plain values
     page = write_report(RunFolder.open(path))   # report.html and report.yaml in the run's folder
     print(leaderboard_text(RunFolder.open(path)))
 
-`summary` and `agreement` hold the figures; the other files show them. Importing this loads no torch.
+`summary` and `agreement` compute the figures; the other modules present them. Importing this does not import torch.
 """
 
 from nas.report.page import write_report as write_report

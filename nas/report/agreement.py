@@ -1,4 +1,4 @@
-"""How well a cheap figure orders candidates as the figure it stands in for."""
+"""How well a cheap figure (a proxy) ranks candidates, compared with the figure that it stands in for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FEWEST_POINTS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Agreement in order of a proxy with the truth over `points` candidates.
+    """Agreement between the order of `points` candidates by a proxy and their true order.
 
-    `tau` is Kendall's, -1 (reversed) to 1 (the same order); None for fewer than `FEWEST_POINTS` candidates, or when
-    one of the two is the same for all of them.
+    `tau` is Kendall's tau, from -1 (reversed) to 1 (the same order); None for fewer than `FEWEST_POINTS` candidates, or
+    when either figure is the same for all of them.
     """
 
     proxy: str
@@ -25,7 +25,7 @@ class Agreement:
 
 
 def agreement(proxy: str, truth: str, pairs: Sequence[tuple[float, float]]) -> Agreement:
-    """The agreement over (proxy, truth) values of the same candidates."""
+    """The agreement over pairs of (proxy, truth), one for each candidate."""
     return Agreement(
         proxy=proxy, truth=truth, points=len(pairs), tau=kendall_tau(pairs) if len(pairs) >= FEWEST_POINTS else None
     )

@@ -1,4 +1,4 @@
-"""How well a latency table estimates networks that it has not seen, beside multiply-adds and parameters."""
+"""How well a latency table estimates networks left out of its fit, compared with multiply-adds and parameters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ COLUMNS = ("network", "measured_milliseconds", "estimated_milliseconds", "multip
 SOFTWARE = "nas measure"
 MARKS: Mapping[str, str] = {ESTIMATES: ",".join(COLUMNS), PICTURE: f"Software\0{SOFTWARE}"}
 """Text by which a file of an earlier calibration is recognised: only such files are replaced."""
-PROXIES: Mapping[str, Callable[[LeftOut], float]] = {  # what others use in its place
+PROXIES: Mapping[str, Callable[[LeftOut], float]] = {  # often used in place of measured latency
     "multiply-adds": lambda each: each.multiply_adds,
     "parameters": lambda each: each.parameters,
 }
 
 
 def comparison(left_out: Sequence[LeftOut]) -> str:
-    """Mean absolute error and Kendall's tau of the table's estimates, and of proxies times the best common factor."""
+    """Mean absolute error and Kendall's tau of the table's estimates, and of proxies times the best single factor."""
     rows = [("latency table", f"{error_of(left_out):.1%}", _tau(left_out, lambda each: each.estimated_milliseconds))]
     for name, proxy in PROXIES.items():
         ratios = [proxy(each) / each.measured_milliseconds for each in left_out]
@@ -41,7 +41,7 @@ def comparison(left_out: Sequence[LeftOut]) -> str:
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Leave the estimates as CSV, and a picture of them."""
+    """Write the estimates as CSV, and a picture of them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -74,7 +74,7 @@ def _draw(path: Path, calibration: Calibration) -> None:
             measured, [each.multiply_adds / 1e9 for each in calibration.left_out], s=14, color=LIGHT["company"]
         )
         right.set_ylabel("multiply-adds, 10^9")
-        right.set_title("what a FLOPs proxy sees")
+        right.set_title("the same networks by a FLOPs proxy")
         for axes in (left, right):
             axes.set(xscale="log", yscale="log", xlabel="measured, milliseconds")
             axes.spines.left.set_visible(True)

@@ -1,4 +1,4 @@
-"""What chance does: the mean over several seeds and how sure it is, and the best of several random draws."""
+"""Statistics of chance: the mean over several seeds with its interval, and the expected best of random draws."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Student's t at 97.5 %, by degrees of freedom from 1; of more, the last, which is a little wide.
+# Student's t at 97.5 %, by degrees of freedom from 1. Beyond 20 the last is used, which is slightly too wide.
 _T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
@@ -20,12 +20,12 @@ class Mean:
 
     mean: float
     half: float | None
-    """Half of the interval, by Student's t; None of one value, which says nothing of how others would differ."""
+    """Half of the interval, by Student's t; None for a single value, which tells nothing about the spread."""
     count: int
 
 
 def mean_of(values: Sequence[float]) -> Mean | None:
-    """The mean of independent values; None of none."""
+    """The mean of independent values; None where there are none."""
     if not values:
         return None
     count = len(values)
@@ -36,8 +36,8 @@ def mean_of(values: Sequence[float]) -> Mean | None:
 
 
 def expected_best(values: Sequence[float], count: int) -> float:
-    """What the best of `count` of the values is on average, where any so many of them are drawn alike: exactly."""
-    assert values, "some were drawn"
+    """The exact expected maximum of `count` of the values, drawn at random without replacement."""
+    assert values, "there must be a value to draw"
     ranked = sorted(values)
     if count >= len(ranked):
         return ranked[-1]

@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture that stands alone."""
+"""A confusion matrix as a picture in a file of its own."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from nas.report.palette import LIGHT
 from nas.runs.evaluation import CREATOR
 
 CELL_PIXELS = 34.0
-MOST_NUMBERED = 40  # classes; beyond, cells are too small for numbers
-SMALL_PIXELS = 6.0  # of a cell without one
+MOST_NUMBERED = 40  # with more classes, cells are too small for numbers
+SMALL_PIXELS = 6.0  # side of a cell without a number
 LONGEST_NAME = 24
 LETTER_PIXELS = 7.0
 SHOWN_PERCENT = 0.5
-"""Shares that round to 0 are left out, so that what is confused stands out."""
+"""Smallest share that is written; those that round to 0 are left out, so that confused classes stand out."""
 
 
 def confusion_chart(classes: Sequence[str], counts: Sequence[Sequence[int]], title: str) -> str:
-    """SVG of a confusion matrix, pixels by (labelled class, predicted class): each row's shares in percent, so that a
-    rare class is as easy to read as a frequent one. Classes without a labelled pixel have an empty row.
+    """SVG of a confusion matrix of pixels by (labelled class, predicted class). Each row shows shares in percent, so
+    that rare classes are as easy to read as frequent ones. Classes without labelled pixels have an empty row.
     """
     pixels = np.asarray(counts, dtype=np.float64)  # (C, C)
     labelled = pixels.sum(axis=1, keepdims=True)
@@ -36,7 +36,7 @@ def confusion_chart(classes: Sequence[str], counts: Sequence[Sequence[int]], tit
     side = count * (CELL_PIXELS if numbered else SMALL_PIXELS)
     names_width = LETTER_PIXELS * max(len(name) for name in names) + 30 if numbered else 40
     with look():
-        beside = max(20.0, LETTER_PIXELS * len(title) - side)  # the title is longer than a small matrix
+        beside = max(20.0, LETTER_PIXELS * len(title) - side)  # for a title wider than a small matrix
         figure, axes = framed(
             names_width + side + beside, names_width + side + 50, names_width, names_width, beside, 50
         )

@@ -17,13 +17,13 @@ from nas.report.summary import Summary
 from nas.report.svg import as_svg, css, hover
 
 WIDTH, HEIGHT = 1000, 310
-MARGINS = (52, 42, 190, 26)  # left, bottom, right, where names are, and top
+MARGINS = (52, 42, 190, 26)  # left, bottom, right (where names are) and top
 MOST_NAMES = 14
 LONGEST_NAME = 24
 
 
 def curves(summary: Summary) -> Markup | None:
-    """One line per candidate; a dot where its finish phase begins, and a name where it ends. None without a score."""
+    """A chart with a line per candidate, a dot where its finish begins and a name at its end. None without scores."""
     trained = [each for each in summary.measured if each.miou is not None]
     if not trained:
         return None
@@ -47,7 +47,7 @@ def curves(summary: Summary) -> Markup | None:
 
 
 def _draw_curve(axes: Axes, candidate: TrialSummary, is_winner: bool) -> None:
-    # Where the encoder alone was trained the line has no points, but those epochs count on the axis.
+    # Epochs that trained only the encoder have no points, but count on the axis.
     values = [math.nan if value is None else value for value in (*candidate.search, *candidate.finish)]
     marks = [len(values) - 1] + ([len(candidate.search)] if candidate.search and candidate.finish else [])
     bold = bool(candidate.finish) or is_winner
@@ -64,7 +64,7 @@ def _draw_curve(axes: Axes, candidate: TrialSummary, is_winner: bool) -> None:
 
 
 def _draw_names(axes: Axes, trained: Sequence[TrialSummary], winners: Collection[str | None]) -> None:
-    """Names of those who trained longest, at the right edge, best first; a thin line leads to the curve's end."""
+    """Name the networks that trained longest at the right edge, best first; thin lines lead to the ends of curves."""
     longest = max(each.epochs for each in trained)
     order = sorted(trained, key=lambda each: (each.key not in winners, -(each.miou or 0.0)))
     named = [each for each in order if each.epochs == longest or each.key in winners][:MOST_NAMES]

@@ -1,4 +1,4 @@
-"""What the charts share: their look, their frame, and the words in them."""
+"""Common parts of the charts: their style, frame, axes and text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nas.report.palette import LIGHT
 from nas.report.svg import css
 
 FONT_PIXELS = 12.0
-DISC = Path.arc(0, 360, n=4)  # matplotlib's own "o" is twice as many curves, and a page has hundreds
+DISC = Path.arc(0, 360, n=4)  # half as many curves as matplotlib's "o", of which a page has hundreds
 
 _LOOK = {
-    "text.parse_math": False,  # a name with dollar signs is a name
-    "svg.fonttype": "none",  # words stay words, in the reader's font
-    "figure.dpi": 72,  # a point is a pixel of the SVG
+    "text.parse_math": False,  # dollar signs in names are no formulas
+    "svg.fonttype": "none",  # text stays text, in the reader's font
+    "figure.dpi": 72,  # one point is one pixel of the SVG
     "figure.frameon": False,
     "font.size": FONT_PIXELS,
     "text.color": LIGHT["ink"],
@@ -49,29 +49,29 @@ _LOOK = {
 
 @contextlib.contextmanager
 def look() -> Iterator[None]:
-    """Draw and save within this: ours, whatever a user's matplotlibrc says."""
+    """The charts' style, regardless of the user's matplotlibrc; draw and save inside this context."""
     with matplotlib.style.context(["default", _LOOK]), warnings.catch_warnings():
-        # Words are laid out by matplotlib's own font, and shown by the reader's, which may well have the glyph.
+        # matplotlib lays out text with its own font; the reader's font may well have the missing glyph.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
 
 
 def framed(width: float, height: float, left: float, bottom: float, right: float, top: float) -> tuple[Figure, Axes]:
-    """An empty figure of so many pixels, and its axes within margins."""
+    """An empty figure of a size in pixels, and its axes inside margins."""
     figure = Figure(figsize=(width / 72, height / 72))
     frame = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
     return figure, figure.add_axes(frame)
 
 
 def ticks_within(low: float, high: float, most: int = 7) -> list[float]:
-    """Round values of a range, evenly apart."""
+    """Evenly spaced round values within a range."""
     ticks = MaxNLocator(nbins=most, steps=[1, 2, 5, 10]).tick_values(low, high)
     edge = 1e-9 * (high - low)
     return [float(tick) for tick in ticks if low - edge <= tick <= high + edge]
 
 
 def draw_percent_axis(axes: Axes, low: float, high: float) -> None:
-    """Horizontal lines between two shares, their values in per cent at the left, and above these what they are."""
+    """Draw a vertical mIoU axis between two shares: horizontal grid lines with percentages at the left."""
     ticks = ticks_within(low, high)
     decimals = 0 if all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in ticks) else 1
     axes.set_yticks(ticks, [f"{100 * tick:.{decimals}f}" for tick in ticks])
@@ -92,7 +92,9 @@ def draw_words(
     colour: str = "soft",
     kind: str = "",
 ) -> None:
-    """Words so many pixels from a place in shares of the frame; `across` and `up` may be "data" instead."""
+    """Draw text at an offset in pixels from a place, which is in shares of the frame, or with `across` or `up` set to
+    "data" in data coordinates.
+    """
     axes.annotate(
         words,
         place,
@@ -106,11 +108,11 @@ def draw_words(
 
 
 def draw_name(axes: Axes, words: str, x: float, y: float, *, bold: bool, align: Literal["left", "center"]) -> None:
-    """A network's name whose base line begins at, or has its middle at, a place in pixels."""
+    """Draw a network's name with its base line at a place in pixels, aligned left or centred there."""
     kind = css("winner-name" if bold else "name")
     axes.text(x, y, words, transform=IdentityTransform(), horizontalalignment=align, gid=kind)
 
 
 def draw_leader(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """A thin line, in pixels, from what has a name to the name."""
+    """Draw a thin line, in pixels, from a point or curve to its name."""
     axes.plot(x, y, transform=IdentityTransform(), color=LIGHT["soft"], linewidth=0.7, alpha=0.5)

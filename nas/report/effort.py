@@ -1,4 +1,4 @@
-"""What guidance was worth: guided candidates beside random draws that cost as much training."""
+"""The value of guidance: guided candidates compared with random draws that cost as much training."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from space import strict
 class Effort:
     """Guided and random search at the same cost, by mIoU inside the budget after whole trainings of the search phase.
 
-    Random search is what so many of the draws that were trained whole would give: on average over all choices of them.
-    Guided search are the first guided candidates that cost as much, in epochs.
+    Random search is represented by the random draws that were trained whole: the expected best of as many of them as
+    the cost allows. Guided search is represented by the first guided candidates up to the same cost in epochs.
     """
 
     random_trials: int
-    """Random draws that were trained in this run, whole or not."""
+    """Number of random draws that were trained in this run, whole or not."""
     guided_trials: int
     guided_cost: float
-    """Of all guided ones, in whole trainings."""
+    """Cost of all guided candidates, in whole trainings."""
     draws: int
-    """Random draws that were trained whole."""
+    """Number of random draws that were trained whole."""
     compared: int
-    """At which cost both are looked at, in whole trainings: that of all guided ones, or what the draws allow."""
+    """Cost at which both are compared, in whole trainings: that of all guided candidates, or the number of draws if
+    that is smaller."""
     best_random_miou: float | None
     best_guided_miou: float | None
     earlier_draws: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How many of `draws` are of runs that this one took over."""
+    """Number of `draws` from runs that this one took over."""
 
     @property
     def fewer(self) -> bool:
-        """Whether there are not as many draws as the guided ones cost."""
+        """Whether there are fewer draws than the guided candidates cost in whole trainings."""
         return self.compared < self.guided_cost
 
 
 def effort_of(trials: Sequence[TrialSummary], epochs: int, earlier: Mapping[str, float]) -> Effort:
-    """Guided beside random search, among these candidates; `epochs` are those of a whole training. `earlier`: the mIoU
-    of random draws of other runs, by key.
+    """Guided compared with random search among these candidates; `epochs` are those of a whole training. `earlier`:
+    mIoU of random draws of other runs, by key.
     """
     trained = [each for each in trials if each.search and each.timing.within_budget]
     guided = [each for each in trained if each.origin == "guided"]
@@ -69,12 +70,12 @@ def effort_of(trials: Sequence[TrialSummary], epochs: int, earlier: Mapping[str,
 
 
 def _whole(candidate: TrialSummary, epochs: int) -> float | None:
-    """mIoU at the end of the search phase; None where it did not get there."""
+    """mIoU at the end of the search phase; None for a candidate that did not reach it."""
     return candidate.search_miou if len(candidate.search) >= epochs and not candidate.failed else None
 
 
 def earlier_draws(earlier: Earlier, budget: Budget) -> dict[str, float]:
-    """The mIoU of what other runs drew at random for a budget, by key."""
+    """mIoU of the random draws of other runs for a budget, by key."""
     return {
         each.architecture.key: each.miou
         for each in earlier.trials

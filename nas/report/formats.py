@@ -1,4 +1,4 @@
-"""Figures and judgements as the page words them."""
+"""Figures and judgements as text for the page."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from space import strict
 
 
 def quantity(count: int) -> str:
-    """A number of parameters: `2.06 M` or `12.3 k`."""
+    """A parameter count: `2.06 M` or `12.3 k`."""
     return f"{count / 1e6:.2f} M" if count >= 1_000_000 else f"{count / 1e3:.1f} k"
 
 
 def giga(count: int) -> str:
-    """A number of multiply-adds, in 10^9."""
+    """A multiply-add count, in 10^9."""
     return f"{count / 1e9:.2f}"
 
 
@@ -31,7 +31,7 @@ def half_interval(timing: LatencySummary | MeasuredTimes) -> str:
 
 
 def form_latency(form: ComparedForm) -> str:
-    """Median and half its interval of a form that was compared, `-` of one that its runtime refused."""
+    """Median and half interval of a compared form; `-` for one that its runtime refused."""
     low, high = form.ci_low_milliseconds, form.ci_high_milliseconds
     if form.p50_milliseconds is None or low is None or high is None:
         return "-"
@@ -39,44 +39,44 @@ def form_latency(form: ComparedForm) -> str:
 
 
 def latency(timing: LatencySummary, summary: Summary) -> str:
-    """Median and half its interval, and the statistic that the budget bounds if that is another one."""
+    """Median and half interval, and also the budget's statistic if that is not the median."""
     words = f"{timing.p50_milliseconds:.2f} ±{half_interval(timing)}"
     return words if summary.statistic == "p50" else f"{words}, {summary.statistic} {timing.milliseconds:.2f}"
 
 
 def in_precision(other: OtherPrecision, summary: Summary) -> str:
-    """The same of a precision in which a network does not count."""
+    """The latency, as from `latency`, in a precision that is not the network's fastest."""
     words = f"{other.precision} {other.p50_milliseconds:.2f} ±{half_interval(other)}"
     statistic = summary.statistic
     return words if statistic == "p50" else f"{words}, {statistic} {other.milliseconds(statistic):.2f}"
 
 
 def times_over(timing: LatencySummary, summary: Summary) -> str:
-    """How many times the budget a latency over it is."""
+    """A latency over the budget as a multiple of it."""
     times = timing.milliseconds / summary.milliseconds_of(timing.budget)
     return f"{times:.1f}x" if times >= 1.1 else f"{times:.2f}x"
 
 
 def remarks(candidate: TrialSummary) -> list[str]:
-    """Why it failed, what it took of pretrained weights, and why not to trust its latency."""
+    """Why a candidate failed, its pretrained layers, and why its latency cannot be trusted."""
     failed = [f"{candidate.name}: failed: {candidate.failed}"] if candidate.failed else []
     flags = "; ".join(candidate.timing.flagged)
-    taken = [] if candidate.pretrained is None else [f"{candidate.name}: {candidate.pretrained}"]
-    return failed + taken + ([f"{candidate.name}: latency flagged: {flags}"] if flags else [])
+    pretrained = [] if candidate.pretrained is None else [f"{candidate.name}: {candidate.pretrained}"]
+    return failed + pretrained + ([f"{candidate.name}: latency flagged: {flags}"] if flags else [])
 
 
 def judgement(found: Agreement) -> str:
-    """What a proxy's tau means."""
+    """The meaning of a proxy's tau."""
     if found.points < FEWEST_POINTS:
-        return f"too few: {FEWEST_POINTS} are needed"
+        return f"too few candidates; at least {FEWEST_POINTS} are needed"
     if found.tau is None:
-        return "all the same"
+        return "all values are equal"
     agreeing = f"puts about {(1 + found.tau) / 2:.0%} of pairs in the right order"
     return agreeing + ("; few candidates" if found.points < 10 else "")
 
 
 def certified(certificate: Certificate) -> dict[str, dict[str, str]]:
-    """Every field of a certificate, its latency and its environment, but IoU of classes, files and other forms."""
+    """The fields of a certificate, of its latency and of its environment, without class IoU, files and other forms."""
     plain: Mapping[str, Any] = strict.plain(replace(certificate, compared=()))
     latency = plain["latency"]
     return {

@@ -1,4 +1,4 @@
-"""How far a run is: how its candidates stand, and what is still to come."""
+"""The progress of a run: the state of its candidates, and the steps still to come."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nas import samplers
+from nas.host.words import counted
 from nas.runs.finish_recipe import read_finish_recipe
 from nas.runs.folder import RunFolder
 from nas.runs.shares import Shares
@@ -19,44 +20,44 @@ from nas.study import Study
 
 PHASES: tuple[Phase, ...] = ("search", "finish")
 Trainings = Mapping[tuple[str, Phase], Progress]
-"""By the key of the architecture."""
+"""Progress by the key of the architecture and the phase."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Going:
-    """How the trials of a run stand, and what it does next."""
+    """The state of a run's trials, and its next steps."""
 
     trained: int
-    """Candidates whose training as such is over, or over for now: those that paused are among them."""
+    """Number of candidates whose training in the search phase has ended or paused."""
     paused: int
-    """Those of them that paused, or that an earlier version stopped: they may go on."""
+    """Number of those that paused, or that an earlier version stopped; they may go on."""
     under_way: int
-    """Trainings of any network that have begun and are not over: they run, or were interrupted."""
+    """Number of networks whose training has begun and not ended: it is running, or was interrupted."""
     waiting: int
-    """Candidates inside the budget whose training has not begun."""
+    """Number of candidates inside the budget whose training has not begun."""
     failed: int
-    """Networks whose training broke, and those that the target cannot time."""
+    """Number of networks whose training failed, or that the target cannot time."""
     over_budget: int
-    """Candidates that are over the budget and were not trained."""
+    """Number of candidates that are over the budget and were not trained."""
     steps: tuple[str, ...]
-    """What is still to come, in order; nothing once a winner is certified for the budget that is asked for."""
+    """The steps still to come, in order; none once a winner is certified for every budget that is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Searched:
-    """Candidates by how far their training as such is."""
+    """Candidates by the state of their training in the search phase."""
 
     inside: Sequence[Trial]
-    """Not over, and inside their budget."""
+    """Candidates inside their budget whose training has not ended."""
     paused: Sequence[Trial]
     whole: Sequence[Trial]
-    """To their end."""
+    """Candidates that were trained to the last epoch."""
 
 
 def going_of(
     run: RunFolder, study: Study, trials: Sequence[Trial], company: Sequence[Trial], *, answered: bool
 ) -> Going:
-    """How far a run is. `answered`: a winner is certified for every budget that it is asked for and that can be met."""
+    """How far a run is. `answered`: a winner is certified for every budget that is asked for and can be met."""
     shares = Shares.of(study, reachable(run, study), unreached(run))
     shares = replace(shares, closed=spent_of(run).closes(study.search))
     everything = (*trials, *company)
@@ -82,13 +83,13 @@ def going_of(
         else (
             *_searching(study, shares, trials, Searched(inside=inside, paused=paused, whole=whole)),
             *_finishing(run, study, shares, trials, company, trainings),
-            "measure the best again and certify it",
+            "time the best network again and certify it",
         ),
     )
 
 
 def going_words(going: Going) -> str:
-    """The same in two sentences."""
+    """The progress of a run in two sentences."""
     paused = f" ({going.paused} of them paused)" if going.paused else ""
     return (
         f"So far: {going.trained} trained{paused}, {going.under_way} under way, {going.waiting} waiting, "
@@ -98,7 +99,7 @@ def going_words(going: Going) -> str:
 
 
 def _under_way(run: RunFolder, trial: Trial, trainings: Trainings) -> bool:
-    """Whether a training has begun and not ended: it has some of its epochs, or a process that works on it."""
+    """Whether a training has begun and not ended: some of its epochs are done, or a process is working on it."""
     if trial.failed:
         return False
     for phase in PHASES:
@@ -111,21 +112,22 @@ def _under_way(run: RunFolder, trial: Trial, trainings: Trainings) -> bool:
 
 
 def _searching(study: Study, shares: Shares, trials: Sequence[Trial], searched: Searched) -> tuple[str, ...]:
-    """What the search phase has still to do."""
+    """The steps left in the search phase."""
     plan, epochs = study.search, study.recipe.epochs
     pauses = samplers.resumes(plan.sampler) and len(rungs_for(plan, epochs)) > 1
     open_ = [budget for budget in shares.budgets if not shares.closed and budget not in shares.given_up]
     begin = len(shares.seeds_left(trials)) + sum(shares.random_left(trials, budget) for budget in open_)
     left = sum(max(0, shares.effort_left(trials, budget)) for budget in open_)
-    if pauses and left > 0:  # how many candidates that will be depends on what they score
-        return (f"train new and paused candidates for {left} epochs, {left / epochs:.1f} times a whole training",)
+    if pauses and left > 0:  # the number of candidates depends on their scores
+        effort = f"{counted(left, 'epoch')} ({left / epochs:.1f} times a whole training)"
+        return (f"train new and paused candidates for {effort}",)
     if begin or left > 0:
-        return (f"propose, time and train {max(begin, math.ceil(left / epochs))} more candidates",)
+        return (f"propose, time and train {counted(max(begin, math.ceil(left / epochs)), 'more candidate')}",)
     steps = []
     unfinished = searched.inside
     if unfinished:
-        rung = "the end of their rungs" if pauses else "their end"
-        steps.append(f"train {len(unfinished)} candidates to {rung}")
+        end = "the end of the rung" if pauses else "the end"
+        steps.append(f"train {counted(len(unfinished), 'candidate')} to {end}")
     to_the_end = [*searched.whole, *(each for each in unfinished if each.until(epochs) >= epochs)]
     finalists = 0
     for budget in shares.budgets:
@@ -134,7 +136,7 @@ def _searching(study: Study, shares: Shares, trials: Sequence[Trial], searched: 
         paused = sum(each in searched.paused for each in competing)
         finalists += max(0, min(plan.finalists - len(competing) + paused, paused))
     if finalists > 0:
-        steps.append(f"train the best {finalists} of those that paused to their end")
+        steps.append(f"train the best {counted(finalists, 'paused candidate')} to the end")
     return tuple(steps)
 
 
@@ -146,7 +148,7 @@ def _finishing(
     company: Sequence[Trial],
     trainings: Trainings,
 ) -> tuple[str, ...]:
-    """What comes between the search phase and the certificate."""
+    """The steps between the search phase and the certificate."""
     plan = study.search
     if not plan.finish_epochs:
         return ()
@@ -159,13 +161,13 @@ def _finishing(
     found = read_finish_recipe(run)
     known = [each.over for each in found.tried] if found else [False] * len(plan.tried_epochs)
     if not all(known):
-        steps.append(f"try {known.count(False)} recipes on the best of them")
+        steps.append(f"try {counted(known.count(False), 'finish recipe')} on the best candidate")
     if finalists:
         epochs = plan.longest_finish if found is None or found.chosen is None else plan.epochs_of(found.recipe)
-        steps.append(f"train the best {finalists} for {epochs} epochs more")
+        steps.append(f"train the best {counted(finalists, 'candidate')} for {counted(epochs, 'more epoch')}")
     alike = set(plan.company) - {each.name for each in ended if each.origin == "company"}
     if alike:
-        steps.append(f"train {len(alike)} published networks as long")
+        steps.append(f"train {counted(len(alike), 'published network')} for as long")
     if plan.company and plan.pruned and not any(each.origin == "pruned" for each in ended):
-        steps.append(f"prune at most {plan.pruned} published networks that are over the budget into it")
+        steps.append(f"prune up to {counted(plan.pruned, 'published network')} into the budget")
     return tuple(steps)

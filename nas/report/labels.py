@@ -1,4 +1,4 @@
-"""Where the names in a chart go. Everything is in pixels, y upwards, as matplotlib's display coordinates are."""
+"""Placement of names in a chart. All positions are in pixels with y upwards, like matplotlib's display coordinates."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Point = tuple[float, float]
 
 
 def shortened(words: str, longest: int) -> str:
-    """`words`, cut to `longest` characters."""
+    """`words` cut to `longest` characters."""
     return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
 def place_label(words: str, point: Point, taken: Sequence[Bbox], bounds: Bbox, *, bold: bool = False) -> Bbox | None:
-    """Room for words beside a point that overlaps nothing taken; None where there is none.
+    """A box for a label beside a point that overlaps no taken box; None where there is no room.
 
-    Nearest places first: right, left, above, below and between them, then the same farther away.
+    The nearest places are tried first (right, left, above, below and diagonally), then the same farther away.
     """
     font = FontProperties(size=FONT_PIXELS, weight="bold" if bold else "normal")
     width = text_to_path.get_text_width_height_descent(words, font, ismath=False)[0]
-    corners = np.reshape([box.extents for box in taken], (-1, 4)).T  # x0, y0, x1, y1, each of all boxes
+    corners = np.reshape([box.extents for box in taken], (-1, 4)).T  # x0, y0, x1 and y1 of all boxes
     x, y = point
     for distance in (10.0, 16.0, 24.0, 34.0, 46.0, 60.0, 76.0):
         for share, across, up in _directions(distance):
@@ -42,7 +42,7 @@ def place_label(words: str, point: Point, taken: Sequence[Bbox], bounds: Bbox, *
 
 
 def _directions(distance: float) -> Iterable[tuple[float, float, float]]:
-    """The share of a label that is left of its point, and how far it is moved to the right and up."""
+    """Places at a distance: the share of a label that lies left of its point, and its offset to the right and up."""
     slant = distance * 0.75
     if distance < 12:
         yield from ((0, distance, 0), (1, -distance, 0))
@@ -61,7 +61,7 @@ def _holds(outer: Bbox, inner: Bbox) -> bool:
 
 
 def spread(positions: Sequence[float], apart: float, low: float, high: float) -> list[float]:
-    """Positions moved as little as a sweep can so that neighbours are apart; the order is kept."""
+    """Positions moved so that neighbours are at least `apart`, in the same order, by a sweep up and one down."""
     order = sorted(range(len(positions)), key=lambda index: positions[index])
     moved = list(positions)
     floor = low

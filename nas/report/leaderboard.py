@@ -1,4 +1,4 @@
-"""What `nas measure` leaves behind: latencies of networks as tables and as a picture."""
+"""The files of `nas measure`: latencies of networks as tables and as a picture."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MARKS: Mapping[str, str] = {TABLE: ",".join(COLUMNS), BLOCKS: COLUMNS_OF_BLOCKS,
 
 
 def write_leaderboard(folder: Path, latencies: Mapping[str, Latency]) -> None:
-    """Leave the latencies of networks by name as CSV, what every block of calls gave, and a picture, in the order
-    given.
+    """Write the latencies of networks, by name and in the order given, as CSV and as a picture, and a CSV file with all
+    blocks of calls.
     """
     _write_table(folder / TABLE, latencies)
     _write_blocks(folder / BLOCKS, latencies)
@@ -51,7 +51,7 @@ def _write_table(path: Path, latencies: Mapping[str, Latency]) -> None:
 
 
 def _write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
-    """Write what each block of calls gave, by the machine's own clock."""
+    """Write the times of each block of calls, in the machine's own milliseconds."""
     lines = [COLUMNS_OF_BLOCKS]
     for name, one in latencies.items():
         lines += [f"{name},{index},{times[0]:.4f},{times[1]:.4f}" for index, times in enumerate(one.blocks)]
@@ -59,7 +59,7 @@ def _write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
 
 
 def _draw(path: Path, latencies: Mapping[str, Latency]) -> None:
-    """A picture (PNG): a bar each with the 95 % interval of the median; pale bars are not to be trusted."""
+    """Draw a picture (PNG) with a bar for each network and the 95 % interval of its median; pale bars are flagged."""
     some = next(iter(latencies.values()))
     size = (8, 1.4 + 0.34 * len(latencies))
     figure = Figure(figsize=size, layout="constrained", dpi=120, facecolor=LIGHT["ground"], frameon=True)
@@ -85,7 +85,7 @@ def _draw(path: Path, latencies: Mapping[str, Latency]) -> None:
     axes.set_title(f"{some.target}, {some.height}x{some.width}, batch {some.batch}", fontsize=10)
     if any(one.flagged for one in latencies.values()):
         axes.annotate(
-            "pale: disturbed while it was measured",
+            "pale: measured on a busy machine",
             (0.99, 0.97),
             xycoords="axes fraction",
             ha="right",

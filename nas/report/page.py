@@ -1,5 +1,5 @@
-"""The report as one HTML file: no script, nothing loaded from elsewhere, the same for the same run. As long as a search
-works on it, the file asks to be loaded again.
+"""The report as one HTML file without scripts or external resources, identical for the same run. While a search works
+on the run, the page reloads itself.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ORIGINS: Mapping[Origin, str] = {
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write report.html and report.yaml (`Summary`) into the run's folder; where the page lies. It computes for long: a
-    command does so in a training step (`nas.latency.machine.lane`), so that it disturbs no timing.
+    """Write report.html and report.yaml (`Summary`) into the run's folder, and return the path of the page. This takes
+    a while: commands call it in a training step (`nas.latency.machine.lane`), so that it disturbs no timing.
 
     Raises: UserError when a file of the run is damaged.
     """
@@ -46,7 +46,7 @@ def write_report(run: RunFolder) -> Path:
 
 
 def write_summary(run: RunFolder, summary: Summary, out: Path | None = None) -> Path:
-    """Write both files from figures that are known already, into the run's folder or `out`; where the page lies. As
+    """Write both files from a summary, into the run's folder or `out`, and return the path of the page. This takes as
     long as `write_report`.
     """
     page = (out or run.root) / PAGE
@@ -58,8 +58,8 @@ def write_summary(run: RunFolder, summary: Summary, out: Path | None = None) -> 
 
 
 def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
-    """The page's HTML; `drawn` are the pictures of each winner. `goes_on`: a search is working on the
-    run, so that another page will take its place.
+    """The page's HTML. `drawn`: the pictures of each winner. `goes_on`: a search is working on the run and will replace
+    the page.
     """
     return _environment().get_template("page.html").render(
         summary=summary,
@@ -93,7 +93,7 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    """Everything is escaped but what is `Markup`, which only the charts are; a name that is missing is an error."""
+    """Jinja's environment: all text is escaped except `Markup`, which only charts are; missing names are errors."""
     environment = Environment(
         loader=PackageLoader("nas.report"),
         autoescape=True,

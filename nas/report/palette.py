@@ -1,4 +1,4 @@
-"""The colours of the page and its charts, which are drawn in the light ones: in the page, these are CSS variables."""
+"""The colours of the page and its charts. Charts are drawn in the light ones, which the page replaces by variables."""
 
 from __future__ import annotations
 

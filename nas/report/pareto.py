@@ -23,21 +23,21 @@ from nas.runs.trial import Origin
 
 WIDTH, HEIGHT = 1000, 500
 MARGINS = (52, 42, 14, 34)  # left, bottom, right, top
-STRIP = 0.09  # of the frame's height, below the rest: what was timed but not trained
+STRIP = 0.09  # share of the frame's height at the bottom, for candidates that were timed but not trained
 LONGEST_NAME = 32
 LEADER_PIXELS = 11.0
 
 FRONTIERS: Mapping[str, Any] = {"fp32": "solid", "fp16": (0, (6, 2, 1, 2)), "bf16": (0, (6, 3)), "int8": (0, (1, 2))}
-"""How the frontier of each precision is drawn, as matplotlib calls it."""
+"""matplotlib's line style for the frontier of each precision."""
 
-CLOSE = (0.9, 1.02)  # times the budget: where candidates that were made to fill it crowd
+CLOSE = (0.9, 1.02)  # multiples of the budget between which candidates that were made to fill it crowd
 CROWD = 4
-CLOSE_SHARE = 0.4  # of the picture's width; a crowd that has as much room already needs no close-up
+CLOSE_SHARE = 0.4  # share of the picture's width from which on that range needs no close-up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """How candidates of an origin look: matplotlib's marker, its size in pixels, and the same shape as a character."""
+    """Appearance of candidates of an origin: matplotlib's marker, its size in pixels, the same shape as a character."""
 
     marker: str | Path
     size: float
@@ -46,7 +46,7 @@ class Mark:
     most_names: int
 
 
-# A shape for each, so that colours are not needed to tell them apart. The first get a name first, and are on top.
+# Each has a shape of its own, so that colours are not needed. The first ones are named first and drawn on top.
 KINDS: Mapping[Origin, Mark] = {
     "company": Mark(marker="D", size=9, glyph="◆", words="published", most_names=12),
     "pruned": Mark(marker="v", size=10.5, glyph="▼", words="pruned", most_names=12),
@@ -64,7 +64,7 @@ LEGEND = (  # glyph, colour, words
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    """What one picture shows: a range of milliseconds, and names of some origins."""
+    """The part of a run that one picture shows: a range of milliseconds, with names for some origins."""
 
     summary: Summary
     milliseconds: tuple[float, float]
@@ -82,32 +82,32 @@ class _View:
 
     @property
     def candidates(self) -> list[TrialSummary]:
-        """Who is in the picture."""
+        """The candidates that are in the picture."""
         return [each for each in self.summary.measured if self.holds(each.timing)]
 
     @property
     def trained(self) -> list[TrialSummary]:
-        """Those of them with a mIoU."""
+        """The candidates in the picture that have an mIoU."""
         return [each for each in self.candidates if each.miou is not None]
 
     @property
     def marked(self) -> list[TrialSummary]:
-        """Those with a marker of their own, last what is on top. The star is the winner's, unless that was pruned."""
+        """Candidates drawn with their own marker, the topmost last. Winners have a star instead, unless pruned."""
         themselves = {winner.key for winner in self.winners if not winner.pruned}
         shown = [each for each in self.candidates if each.miou is None or each.key not in themselves]
         return sorted(shown, key=_rank, reverse=True)
 
     def place(self, candidate: TrialSummary) -> Point:
-        """Milliseconds and mIoU, or the middle of the strip below."""
+        """Milliseconds and mIoU, or the middle of the bottom strip for a candidate without mIoU."""
         low, high = self.miou
         miou = low - STRIP / 2 * (high - low) if candidate.miou is None else candidate.miou
         return candidate.timing.milliseconds, miou
 
 
 def pareto(summary: Summary) -> tuple[Markup, ...]:
-    """Candidates by latency (logarithmic) and mIoU, trained ones in the frame and untrained ones in a strip below it.
+    """Charts of candidates by latency (logarithmic) and mIoU, with untrained ones in a strip at the bottom.
 
-    Where many crowd below the budget, a second picture shows them close up.
+    Where many candidates crowd just below the budget, a second chart shows them close up.
     """
     fastest, slowest = _latency_range(summary)
     budgets = summary.budgets
@@ -145,7 +145,7 @@ def _miou_range(summary: Summary) -> tuple[float, float]:
 
 
 def _rank(candidate: TrialSummary) -> tuple[int, float]:
-    """Who gets a name first, and is drawn on top."""
+    """Sort key: the first candidates are named first and drawn on top."""
     return list(KINDS).index(candidate.origin), -(candidate.miou or 0.0)
 
 
@@ -185,9 +185,9 @@ def _draw_axes(axes: Axes, view: _View, below: str) -> None:
 
 
 def round_values(low: float, high: float, most: int) -> list[float]:
-    """Round values within a range, by ratio at least a share of 1 / `most` of it apart; the roundest are kept first.
+    """Round values within a range, whose ratio is at least the range's to the power 1 / `most`; rounder ones first.
 
-    matplotlib's own ticks for a logarithmic axis are whole decades, of which a picture of latencies seldom has two.
+    matplotlib's ticks for a logarithmic axis are whole decades, and a range of latencies rarely contains two.
     """
     apart = math.log(high / low) / most
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -200,7 +200,7 @@ def round_values(low: float, high: float, most: int) -> list[float]:
 
 
 def _draw_budgets(axes: Axes, view: _View) -> None:
-    """A line for each, and what is over the largest."""
+    """Draw a line for each budget, and shade the range over the largest."""
     fastest, slowest = view.milliseconds
     *_, (_, largest) = budgets = view.summary.budgets
     axes.axvspan(largest, slowest, color=LIGHT["bad"], alpha=0.06, linewidth=0, zorder=0)
@@ -214,7 +214,7 @@ def _draw_budgets(axes: Axes, view: _View) -> None:
 
 
 def _draw_frontiers(axes: Axes, view: _View) -> None:
-    """Steps through what nothing faster beats, of each precision by itself where there are several."""
+    """Draw the Pareto frontier as steps, one for each precision."""
     points: dict[str, list[Point]] = {precision: [] for precision in view.summary.precisions}
     for each in view.trained:
         points[each.timing.precision].append(view.place(each))
@@ -236,7 +236,7 @@ def _draw_frontiers(axes: Axes, view: _View) -> None:
 
 
 def _draw_cuts(axes: Axes, view: _View) -> None:
-    """From a network to what was cut out of it, where both are in the picture."""
+    """Draw lines from networks to the pruned networks made from them, where both are in the picture."""
     published = {each.name: view.place(each) for each in view.trained if each.origin == "company"}
     pruned = [each for each in view.trained if each.origin == "pruned" and each.parent in published]
     cuts = [(published[each.parent], view.place(each)) for each in pruned]
@@ -249,7 +249,7 @@ def _draw_cuts(axes: Axes, view: _View) -> None:
 
 
 def _draw_gains(axes: Axes, view: _View) -> None:
-    """From the mIoU after the search phase (a dot) to that after the finish; a winner's leads to its star."""
+    """Draw lines from the mIoU after the search phase (a dot) to that after the finish, or to a winner's star."""
     stars = {winner.key: winner for winner in view.winners if not winner.pruned}
     for each in view.trained:
         if each.search_miou is None or not each.finish:
@@ -262,7 +262,7 @@ def _draw_gains(axes: Axes, view: _View) -> None:
 
 
 def _draw_intervals(axes: Axes, view: _View) -> None:
-    """The 95 % interval of the median as far as it is in the picture, where the median is what the axis shows."""
+    """Draw the 95 % intervals of the medians, cut to the picture, if the axis shows medians."""
     if view.summary.statistic != "p50":
         return
     fastest, slowest = view.milliseconds
@@ -273,7 +273,7 @@ def _draw_intervals(axes: Axes, view: _View) -> None:
 
 
 def _draw_candidate(axes: Axes, view: _View, candidate: TrialSummary) -> None:
-    """Its shape, hollow where there is more to come; a stroke for what was timed and left."""
+    """Draw a candidate's marker, hollow if its training is not complete; a stroke if it was only timed."""
     miou = "" if candidate.miou is None else f", {candidate.miou:.1%} mIoU"
     precision = f" in {candidate.timing.precision}" if len(view.summary.precisions) > 1 else ""
     words = f"{candidate.name}: {candidate.timing.milliseconds:.2f} ms{precision}{miou} ({candidate.status})"
@@ -286,7 +286,7 @@ def _draw_candidate(axes: Axes, view: _View, candidate: TrialSummary) -> None:
 
 
 def _draw_star(axes: Axes, winner: Winner) -> None:
-    """The finished artefact."""
+    """Draw the star of a winner, at the figures of its certificate."""
     place, words = (winner.timing.milliseconds, winner.miou), f"{winner.name}: {winner.timing.milliseconds:.2f} ms"
     _draw_marker(axes, place, "*", 22, "winner", words, hollow=False)
 
@@ -308,9 +308,9 @@ def _draw_marker(
 
 
 def _draw_names(axes: Axes, view: _View) -> None:
-    """Names of the winners, the published networks and the best of the others, where there is room for them.
+    """Name the winners, the published networks and the best of the others, where there is room.
 
-    They cover no marker, interval or other name, nor the budget's line, and a gain only where there is no other room.
+    Names cover no marker, interval, budget line or other name, and a gain's line only where there is no other room.
     """
     names = [(each.name, view.place(each), False) for each in _worth_naming(view)]
     stars = [(each.name, (each.timing.milliseconds, each.miou), True) for each in view.winners]

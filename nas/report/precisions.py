@@ -1,4 +1,4 @@
-"""What timing in several precisions brought: in which of them candidates count, and what the lower ones take."""
+"""Results of timing in several precisions: which one is the fastest for how many candidates, and by how much."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from nas.report.winners import LatencySummary
 
 @dataclass(frozen=True, kw_only=True)
 class LowerPrecision:
-    """A precision beside the highest one in which the candidates of a run were timed."""
+    """A precision below the highest in which the candidates of a run were timed."""
 
     precision: str
     counted: int
-    """How many candidates count in it."""
+    """Number of candidates for which it is the fastest, and in which they are therefore compared."""
     candidates: int
-    """Of so many that were timed."""
+    """Number of candidates that were timed."""
     highest: str
     compared: int
-    """How many were timed in both; earlier versions kept one of the two."""
+    """Number of candidates timed in both this precision and the highest; earlier versions kept one of the two."""
     undisturbed: int
-    """How many of these on a machine that was quiet both times."""
+    """Number of these for which the machine was quiet both times."""
     times_as_long: float | None
-    """Its latency over that in the highest: the median over those, else over all that were timed in both; None where
-    there are none.
-    """
+    """Median ratio of the latency in this precision to that in the highest, over the undisturbed candidates or, where
+    there are none, over all that were timed in both; None without any."""
 
 
 def lower_precisions(candidates: Sequence[TrialSummary], statistic: Statistic) -> tuple[LowerPrecision, ...]:
-    """One for each precision below the highest in which some candidate was timed; none where there is one alone."""
+    """Each precision in which candidates were timed, except the highest; empty where there was only one."""
     highest, *lower = timed_in(candidates) or [""]
     taken = [_taken(each.timing, statistic) for each in candidates]
     found = []
@@ -68,27 +67,24 @@ class _Taken:
 
 
 def _taken(timing: LatencySummary, statistic: Statistic) -> dict[str, _Taken]:
-    """What a candidate took, by precision."""
-    counts = _Taken(milliseconds=timing.milliseconds, flagged=bool(timing.flagged))
+    """Latencies of a candidate by precision."""
+    fastest = _Taken(milliseconds=timing.milliseconds, flagged=bool(timing.flagged))
     others = {
         each.precision: _Taken(milliseconds=each.milliseconds(statistic), flagged=bool(each.flagged))
         for each in timing.other_precisions
     }
-    return {timing.precision: counts, **others}
+    return {timing.precision: fastest, **others}
 
 
 def precision_words(found: LowerPrecision) -> str:
-    """How many candidates count in it, and what it takes, in a sentence."""
-    counted = f"{found.counted} of {found.candidates} candidates count in {found.precision}"
+    """The number of candidates for which a precision is the fastest, and how it compares, in a sentence."""
+    fastest = f"{found.precision} is the fastest precision for {found.counted} of {found.candidates} candidates"
     if found.times_as_long is None:
-        return f"{counted}."
-    median = ""
+        return f"{fastest}."
+    basis = ""
     if found.undisturbed == 0:
-        median = f" of the {found.compared} that were timed in both, on a busy machine"
+        basis = f" ({found.compared} were timed in both, on a busy machine)"
     elif found.undisturbed < found.candidates:
         undisturbed = "" if found.undisturbed == found.compared else " undisturbed"
-        median = f" of the {found.undisturbed} that were timed in both{undisturbed}"
-    return (
-        f"{counted}; {found.precision} took {found.times_as_long:.2f} times as long as {found.highest} in the median"
-        f"{median}."
-    )
+        basis = f" ({found.undisturbed} were timed{undisturbed} in both)"
+    return f"{fastest}; in the median it took {found.times_as_long:.2f} times as long as {found.highest}{basis}."

@@ -1,4 +1,4 @@
-"""What the winner sees: validation pictures with their label and its prediction."""
+"""Predictions of the winner: validation images with their labels and its predictions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JPEG_QUALITY = 88
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One validation picture, its label and the prediction over it, as data URIs; `name` is the picture's file."""
+    """A validation image, and overlays of its label and the prediction, as data URIs; `name` is the image's file."""
 
     name: str
     image: str
@@ -42,8 +42,8 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Pictures to look at and the colour (`#rrggbb`) of every class. `missing` says why there are no pictures, `note`
-    what they are of where that is not what is certified.
+    """Pictures and the colour (`#rrggbb`) of every class. `missing` says why there are no pictures, and `note` what
+    made the predictions if not the certified form.
     """
 
     colours: Mapping[str, str]
@@ -53,10 +53,10 @@ class Samples:
 
 
 def draw_samples(run: RunFolder, winner: Path) -> Samples:
-    """The predictions of the winner in a folder on pictures from all over the validation split: in lower precision by
-    what is certified, where that runs here.
+    """Predictions of the winner in a folder for images from across the validation split. A winner in lower precision
+    predicts in its certified form, if that runs here.
 
-    A data set that is not here, or weights that are damaged, leave a report without pictures that says so.
+    If the data set is missing or the weights are damaged, there are no pictures and `missing` says so.
     """
     from nas.data import load
     from nas.latency.machine import lane
@@ -79,19 +79,20 @@ def draw_samples(run: RunFolder, winner: Path) -> Samples:
 
 
 def _as_certified(winner: str, dataset: Dataset) -> tuple[tuple[Sample, ...], str]:
-    """Pictures by what is certified in lower precision, or why there are none; neither for another winner."""
+    """Pictures by the certified form of a winner in lower precision, or why there are none; neither for others."""
     certificate = certificate_of(winner)
     if certificate is None or certificate.precision == "fp32":
         return (), ""
     try:
         form = certified_form(winner, dataset.size)
-        if not form.target.on_cuda:  # sums in the same order, as in `_one_thread`
+        if not form.target.on_cuda:  # for sums in the same order, as in `_one_thread`
             form = replace(form, target=replace(form.target, threads=1))
         with labels_of_pictures(form, dataset.size) as look:
             return _samples(look, dataset), ""
     except (TargetError, UnmeasuredError, WorkerError) as error:
         return (), (
-            f"What is certified is {certificate.runs_on}; the predictions are by PyTorch in float32: {reason_of(error)}"
+            f"The certified form is {certificate.runs_on}, but these predictions are by PyTorch in float32: "
+            f"{reason_of(error)}"
         )
 
 
@@ -103,7 +104,7 @@ def _samples(look: Look, dataset: Dataset) -> tuple[Sample, ...]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in the same order, and thus the same report, however many cores there are."""
+    """Compute sums in the same order, so that the report does not depend on the number of cores."""
     import torch
 
     threads = torch.get_num_threads()

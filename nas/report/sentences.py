@@ -1,7 +1,8 @@
-"""A run's answer in sentences."""
+"""A run's result in sentences."""
 
 from __future__ import annotations
 
+from nas.host.words import counted
 from nas.report.effort import Effort
 from nas.report.summary import VERDICTS, Summary
 from nas.report.winners import Winner
@@ -9,7 +10,7 @@ from nas.terminal import percent
 
 
 def headline(summary: Summary) -> str:
-    """The run's answer in one sentence, or how far it is."""
+    """The result of a run in one sentence, or how far it is."""
     where = f"{summary.target} at {summary.input_size[0]}x{summary.input_size[1]}"
     if summary.answers:
         return _answers(summary, where)
@@ -18,7 +19,7 @@ def headline(summary: Summary) -> str:
         trained = sum(bool(each.epochs) for each in summary.trials)
         return (
             f"No winner yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
-            f"{trained} of them trained. Go on with `nas search --resume`."
+            f"{trained} of them trained. Resume with `nas search --resume`."
         )
     certificate, timing = winner.certificate, winner.timing
     statistic = "" if summary.statistic == "p50" else f" ({summary.statistic} {timing.milliseconds:.2f} ms)"
@@ -31,7 +32,7 @@ def headline(summary: Summary) -> str:
 
 
 def _answers(summary: Summary, where: str) -> str:
-    """What came of each of several budgets."""
+    """The results for several budgets."""
     places = {_place(winner) for winner in summary.winners}
     one = len(places) == 1
     found = [
@@ -44,20 +45,20 @@ def _answers(summary: Summary, where: str) -> str:
         trained = sum(bool(each.epochs) for each in summary.trials)
         return (
             f"No winners yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
-            f"{trained} of them trained. Go on with `nas search --resume`."
+            f"{trained} of them trained. Resume with `nas search --resume`."
         )
     count = f"{len(found)} of {len(summary.answers)} budgets have a winner"
     return f"{count}{f' on {places.pop()}' if one else ''}. {'; '.join(found)}."
 
 
 def _place(winner: Winner) -> str:
-    """What a winner was timed on, in the precision that it ships in, and at which size."""
+    """The target that a winner was timed on, with its precision, and the input size."""
     latency = winner.certificate.latency
     return f"{latency.target} at {latency.height}x{latency.width}"
 
 
 def efforts(summary: Summary) -> list[str]:
-    """What the sampler's guidance was worth, in a sentence or two; with several budgets so for each."""
+    """The value of the sampler's guidance in a few sentences, for each budget."""
     if not summary.answers:
         return [_effort(summary.effort)]
     return [f"{each.budget}: {_effort(each.effort)}" for each in summary.answers]
@@ -65,21 +66,25 @@ def efforts(summary: Summary) -> list[str]:
 
 def _effort(effort: Effort) -> str:
     if not effort.draws:
-        return "There is no random control: no random draw was trained whole, here or in a run that this one took over."
+        return (
+            "There is no random control: no random draw was trained in full, in this run or in one that it took over."
+        )
     earlier = f", {effort.earlier_draws} of them in runs that this one took over" if effort.earlier_draws else ""
-    drawn = f"{effort.draws} random draw{' was' if effort.draws == 1 else 's were'} trained whole{earlier}."
+    verb = "was" if effort.draws == 1 else "were"
+    drawn = f"{counted(effort.draws, 'random draw')} {verb} trained in full{earlier}."
     if not effort.guided_trials:
-        return f"{drawn} No guided candidate was trained to compare them with."
+        return f"{drawn} No guided candidate was trained to compare with."
     random, guided = (
         "none" if miou is None else f"{percent(miou)} %" for miou in (effort.best_random_miou, effort.best_guided_miou)
     )
     words = [
         drawn,
-        f"{effort.guided_trials} guided candidates cost as much as {effort.guided_cost:.1f} whole trainings"
-        f"{', which is more' if effort.fewer else ''}.",
-        f"At a cost of {effort.compared} the best mIoU inside the budget after whole trainings is {random} of the "
-        f"random{'' if effort.fewer else ' (expected)'} and {guided} of the guided ones.",
+        f"{counted(effort.guided_trials, 'guided candidate')} cost as much as {effort.guided_cost:.1f} full trainings"
+        f"{', more than the random draws' if effort.fewer else ''}.",
+        f"At an equal cost of {counted(effort.compared, 'full training')}, the best mIoU inside the budget is {random} "
+        f"by random search{'' if effort.fewer else ' (expected value)'} and {guided} by guided search, counting only "
+        "candidates that were trained in full.",
     ]
     if effort.earlier_draws or effort.random_trials > effort.draws:
-        words.append("Draws that paused or failed are left out, which favours random search.")
-    return " ".join([*words, "Guided candidates were proposed knowing the results of those before them."])
+        words.append("Random draws that paused or failed are left out, which favours random search.")
+    return " ".join([*words, "Guided candidates were proposed with the results of earlier ones known."])

@@ -1,8 +1,8 @@
-"""Several runs of one question that differ in their seeds: what their winners are above, as a mean with its interval.
+"""Several runs of one question that differ only in their seeds: the lead of their winners, as means with intervals.
 
-Networks are compared after equal training: those that were scaled to a budget or drawn at random with what the winner
-scored in the search phase after as many epochs, published ones at their own width, which train as long as a finalist,
-with what it scored at the end.
+Networks are compared after equal training. Those scaled to a budget or drawn at random are compared with the winner's
+score in the search phase after the same number of epochs; published networks at their own width, which train as long as
+a finalist, with its final score.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ KINDS: tuple[tuple[Role, Origin], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """The winner of one run and the best network of a kind inside its budget."""
+    """The winner of one run compared with the best network of a kind inside its budget."""
 
     run: str
     network: str
-    """Empty where the run has none that was trained like the winner."""
+    """Name of that network; empty where none in the run was trained like the winner."""
     above: float | None
-    """The winner's mIoU (0..1) minus that network's."""
+    """mIoU (0..1) of the winner minus that of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Above:
-    """What the winners for a budget are above the best of a kind."""
+    """The lead of the winners for a budget over the best networks of a kind."""
 
     budget: str
     kind: Role
     mean: Mean | None
-    """Of the runs that have such a network; None where none has."""
+    """Mean lead over the runs that have such a network; None where no run has."""
     runs: tuple[Beside, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Several:
-    """What comes of a question, whatever the seed."""
+    """The results of a question over several seeds."""
 
     runs: tuple[str, ...]
     data: str
@@ -61,15 +61,13 @@ class Several:
 
 
 def summarize_several(summaries: Sequence[Summary]) -> Several:
-    """What the winners of runs that are alike (`nas.runs.alike`) are worth.
+    """The results of runs that differ only by chance (`nas.runs.alike`).
 
     Raises: UserError when one of them has no winner.
     """
     for each in summaries:
         if not each.winners:
-            raise UserError(
-                f"expected runs that are over, got {each.run} without a winner; leave it out, or go on with it"
-            )
+            raise UserError(f"expected finished runs, got {each.run} without a winner; leave it out, or resume it")
     first = summaries[0]
     winners: dict[str, Mean] = {}
     above: list[Above] = []
@@ -92,7 +90,7 @@ def summarize_several(summaries: Sequence[Summary]) -> Several:
 
 
 def several_table(several: Several) -> str:
-    """The same as plain text, in percent and points."""
+    """The results as plain text, in percent and points."""
     rows = [(budget, "mIoU of the winner", *_words(mean, ""), "") for budget, mean in several.winners.items()] + [
         (
             each.budget,
@@ -119,7 +117,7 @@ def _winner(summary: Summary, budget: str) -> Winner | None:
 
 
 def _beside(summary: Summary, winner: Winner, origin: Origin, milliseconds: float) -> Beside:
-    """The best network of an origin inside a budget, of those that were trained longest, and the winner above it."""
+    """The winner compared with the best of the longest-trained networks of an origin inside a budget."""
     inside = [each for each in summary.measured if each.origin == origin and each.timing.milliseconds <= milliseconds]
     own = next((each for each in summary.measured if each.key == winner.key and not winner.pruned), None)
     found = [(each, above) for each in inside if (above := _above(winner, own, each)) is not None]
@@ -128,8 +126,8 @@ def _beside(summary: Summary, winner: Winner, origin: Origin, milliseconds: floa
 
 
 def _above(winner: Winner, own: TrialSummary | None, other: TrialSummary) -> float | None:
-    """The winner's mIoU minus another's after equal training; None where there is none. `own`: the candidate that the
-    winner was, if it was one as it is.
+    """The winner's mIoU minus another network's after equal training; None where they had no equal training. `own`: the
+    candidate that became the winner unchanged, if any.
     """
     if other.status not in ("paused", "finished"):
         return None

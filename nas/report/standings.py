@@ -1,4 +1,4 @@
-"""How the candidates of a run stand beside each other: their figures and the leaderboard."""
+"""The candidates of a run compared with each other: their figures, and the leaderboard."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Role = Literal["winner", "published, own width", "published, scaled", "published
 class TrialSummary:
     """A trial, or a published network at its own width, with its mIoU (0..1) after each epoch of both phases.
 
-    `status`: `infeasible` is over the budget and was not trained; `paused` is at the end of a rung below a whole
-    training; `stopped` ended in the middle of its schedule, with an earlier version; `unfinished` has epochs to come.
+    `status`: `infeasible` is over the budget and was not trained; `paused` is at the end of a rung before the last;
+    `stopped` was ended by an earlier version in the middle of its schedule; `unfinished` has epochs to come.
     """
 
     number: int
@@ -34,13 +34,14 @@ class TrialSummary:
     parameters: int
     multiply_adds: int
     search: tuple[float | None, ...]
-    """None after an epoch that trained the encoder alone: its score is not the network's."""
+    """mIoU after each epoch of the search phase; None for epochs that trained only the encoder, whose score is not the
+    network's."""
     finish: tuple[float, ...]
     rungs: tuple[int, ...]
-    """The epochs of the search phase after which a schedule had ended; none for one schedule."""
-    parent: str  # the published network that it is a scaling of or was cut from, or empty
+    """Epochs of the search phase at which a rung ended; empty for a single schedule."""
+    parent: str  # the published network that it was scaled or pruned from, or empty
     pretrained: Pretrained | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """What it took of the study's `init`; None where there was none, or an earlier version trained."""
+    """Its layers with weights from the study's `init`; None without `init`, and in runs of earlier versions."""
 
     @property
     def search_miou(self) -> float | None:
@@ -65,7 +66,7 @@ class TrialSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One row of the leaderboard. `search_miou` compares equal training, `miou` is after all `epochs`."""
+    """One row of the leaderboard. `search_miou` is after equal training, `miou` after all `epochs`."""
 
     place: Role
     name: str
@@ -80,8 +81,9 @@ class Standing:
 def leaderboard(
     winners: Iterable[Winner | None], trials: Sequence[TrialSummary], company: Sequence[TrialSummary], budgets: Budgets
 ) -> tuple[Standing, ...]:
-    """The winner, then published networks and the best of each way of proposing, best mIoU first. With several budgets
-    so for each of them: the networks of which it is the smallest that they are inside of, those over all at the end.
+    """The winner, then published networks and the best random and guided candidates, by descending mIoU. With several
+    budgets, networks are grouped by the smallest budget that they are inside of, with those over all budgets at the
+    end.
     """
     places: list[tuple[Role, TrialSummary]] = [("published, own width", each) for each in company]
     places += [("published, scaled", each) for each in trials if each.origin == "seed"]
@@ -110,7 +112,7 @@ def leaderboard(
 
 
 def _standing(place: Role, network: TrialSummary | Winner, trained: TrialSummary | None) -> Standing:
-    """The row of a network; `trained` is the candidate that its epochs are those of, None where there is none."""
+    """The row of a network; `trained` is the candidate that it was trained as, if any."""
     return Standing(
         place=place,
         name=network.name,
@@ -124,6 +126,6 @@ def _standing(place: Role, network: TrialSummary | Winner, trained: TrialSummary
 
 
 def _best(candidates: Sequence[TrialSummary], milliseconds: float) -> TrialSummary | None:
-    """The highest mIoU inside a budget; after a short training only where none has a longer one."""
+    """The candidate with the highest mIoU inside a budget; finished candidates come before all others."""
     eligible = [each for each in candidates if each.miou is not None and each.timing.milliseconds <= milliseconds]
     return max(eligible, key=lambda each: (each.status == "finished", each.miou or 0.0), default=None)

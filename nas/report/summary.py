@@ -1,4 +1,4 @@
-"""The figures of a run, as plain values: what report.yaml holds and report.html shows."""
+"""The figures of a run as plain values, which report.yaml holds and report.html shows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from nas.host.words import counted
 from nas.latency.budget import Budget, Budgets, Verdict
 from nas.latency.record import Latency, Statistic
 from nas.latency.target import PRECISIONS
@@ -33,25 +34,25 @@ VERDICTS: Mapping[Verdict | None, str] = {"PASS": "passed", "FAIL": "FAILED", "U
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came of one of several budgets."""
+    """The result for one of several budgets."""
 
     budget: str
     milliseconds: float
     folder: str
-    """Where its winner is, from the run's folder."""
+    """Folder of the winner, relative to the run's folder."""
     winner: Winner | None
     effort: Effort
-    """Of the candidates that fill this budget: no smaller one has room for them."""
+    """Random and guided search among the candidates for which this is the smallest sufficient budget."""
     given_up: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Why nothing more was proposed for it."""
+    """Why the budget was given up; otherwise empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Everything that a report says. `notes` are what a reader must know before believing the figures.
+    """Everything that a report contains. `notes` are caveats that a reader must know before trusting the figures.
 
-    With several budgets `answers` has what came of each; then there is no one `winner`, `budget` names them all, and
-    `budget_milliseconds` is the largest.
+    With several budgets, `answers` has the result for each; there is no single `winner` then, `budget` names them all,
+    and `budget_milliseconds` is the largest.
     """
 
     run: str
@@ -70,25 +71,25 @@ class Summary:
     company: tuple[TrialSummary, ...]
     notes: tuple[str, ...]
     waited_for_data: float | None = None
-    """Share of the time of all trainings (0..1) that passed waiting for batches; None where none told."""
+    """Share of the time of all trainings (0..1) spent waiting for batches; None where it was not recorded."""
     waited_for_lane: float | None = None
-    """The same of waiting until timings were over."""
+    """Share of the time of all trainings (0..1) spent waiting for timings; None where it was not recorded."""
     answers: tuple[Answer, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """One for each of several budgets, the smallest first."""
+    """The result for each of several budgets, the smallest first."""
     finish: FinishRecipe | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """By which recipe finalists, company and what was pruned are finished, and what else was tried; None where the
-    study's recipe is the only one.
+    """The recipes tried for the finish of finalists, company and pruned networks, and the chosen one; None where only
+    the study's recipe is used.
     """
     lower_precisions: tuple[LowerPrecision, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Where candidates were timed in several precisions, what came of those below the highest. What was pruned and
-    published networks at their own width are no candidates.
+    """Comparison of lower precisions with the highest, where candidates were timed in several. Pruned networks and
+    published networks at their own width do not count as candidates here.
     """
     timings: Timings | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """How long candidates for these budgets were timed; None in runs of earlier versions."""
+    """Cost of timing the candidates for these budgets; None in runs of earlier versions."""
 
     @property
     def winners(self) -> tuple[Winner, ...]:
-        """All that leave the run, the fastest budget's first."""
+        """All winners of the run, that of the smallest budget first."""
         found = [each.winner for each in self.answers] or [self.winner]
         return tuple(each for each in found if each is not None)
 
@@ -100,7 +101,7 @@ class Summary:
         )
 
     def milliseconds_of(self, budget: str) -> float:
-        """Of a budget of several as a latency names it; of the one there is, or the largest, where it names none."""
+        """Milliseconds of one of several budgets by its name; of the only or largest budget for an empty name."""
         return dict(self.budgets).get(budget, self.budget_milliseconds)
 
     @property
@@ -110,7 +111,7 @@ class Summary:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Those in which some candidate was the fastest, full precision first."""
+        """The precisions in which some candidate was the fastest, full precision first."""
         found = {each.timing.precision for each in self.measured}
         return tuple(each for each in PRECISIONS if each in found)
 
@@ -180,7 +181,7 @@ def summarize(run: RunFolder) -> Summary:
 def _answers(
     run: RunFolder, study: Study, winners: Mapping[Budget, Winner | None], trials: Sequence[TrialSummary]
 ) -> tuple[Answer, ...]:
-    """What came of each of several budgets; nothing where there is one."""
+    """The result for each of several budgets; empty where there is one budget."""
     if not study.budgets:
         return ()
     given_up, folders, earlier = unreached(run), run.winners(study), read_earlier(run)
@@ -202,13 +203,13 @@ def _answers(
 
 
 def _fills(candidate: TrialSummary, budget: Budget, budgets: Budgets) -> bool:
-    """Whether a budget is the smallest that a candidate is inside of."""
+    """Whether a budget is the smallest one that a candidate is inside of."""
     inside = (each for each in budgets if candidate.timing.milliseconds <= each.milliseconds)
     return next(inside, None) == budget
 
 
 def _answered(winners: Mapping[Budget, Winner | None], answers: Sequence[Answer]) -> bool:
-    """Whether there is a winner certified for each budget that is asked for and was not given up."""
+    """Whether a winner is certified for every budget that is asked for and was not given up."""
     given_up = {each.milliseconds for each in answers if each.given_up}
     asked = {
         budget: None if winner is None else winner.certificate.budget
@@ -240,7 +241,7 @@ def _candidate(run: RunFolder, trial: Trial, latency: Latency, budgets: Budgets)
 
 
 def _status(trial: Trial, budgets: Budgets, search: Progress, finish: Progress) -> Status:
-    """What is over the budget that it was made for is not trained, whichever larger one it is inside of."""
+    """The status of a trial. One over the budget that it was made for is not trained, even if inside a larger one."""
     if trial.failed:
         return "failed"
     inside = trial.feasible and trial.inside(budgets.of(trial.budget_milliseconds))
@@ -268,19 +269,23 @@ def _agreements(candidates: Sequence[TrialSummary]) -> tuple[Agreement, ...]:
 
 
 def _between(lower: int, higher: int, candidates: Sequence[TrialSummary]) -> Agreement:
-    """Of two rungs, over the candidates that were trained to both."""
+    """The agreement between the scores at two rungs, over the candidates that were trained to both."""
     both = [each for each in candidates if {lower, higher} <= set(each.rungs)]
     pairs = [
         (each.timing.budget, low, high)
         for each in both
         if (low := each.search[lower - 1]) is not None and (high := each.search[higher - 1]) is not None
     ]
-    return agreement(f"mIoU after a schedule of {lower} epochs", f"mIoU after {higher} epochs", _levelled(pairs))
+    return agreement(
+        f"mIoU after a schedule of {counted(lower, 'epoch')}",
+        f"mIoU after {counted(higher, 'epoch')}",
+        _levelled(pairs),
+    )
 
 
 def _levelled(found: Sequence[tuple[str, float, float]]) -> list[tuple[float, float]]:
-    """Pairs of scores, each with the budget that its network is inside of; with several budgets what they are above the
-    medians of their own. That slow networks score more than fast ones after short and long trainings says little.
+    """Pairs of scores from triples of (budget, proxy, truth). With several budgets, scores are relative to the medians
+    of their budget: that slow networks score higher than fast ones by either figure is no news.
     """
     budgets = {budget for budget, _, _ in found}
     if len(budgets) < 2:

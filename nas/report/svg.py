@@ -1,7 +1,7 @@
 """A matplotlib figure as SVG inside the page.
 
-The page's style sheet rules what a reader may choose: the font, and colours for light, dark and print. What matplotlib
-has no field for travels in an artist's `gid`, and becomes a `<title>` or a CSS class.
+Font and colours (light, dark or print) come from the page's style sheet. Tooltips and CSS classes, for which matplotlib
+has no field, are passed in an artist's `gid` and become a `<title>` or a class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def hover(words: str) -> str:
-    """The `gid` of an artist that shows `words` under the pointer."""
+    """The `gid` of an artist that shows `words` as a tooltip."""
     return f"title: {words}"
 
 
@@ -33,10 +33,10 @@ def css(name: str) -> str:
 
 
 def as_svg(figure: Figure, name: str, title: str) -> Markup:
-    """`figure` as an `<svg>` element as wide as its place: no identifiers, no links, no fonts, colours as variables.
+    """`figure` as an `<svg>` element that fills its width, without identifiers, links or fonts, with colour variables.
 
-    `name` is for those who hear the page, `title` for those who point at the picture. A colour that is not in the
-    palette is a KeyError: it would be wrong in the dark.
+    `name` is the label for screen readers, `title` the tooltip. A colour that is not in the palette raises KeyError: it
+    would be wrong in dark mode.
     """
     for artist in figure.findobj():
         artist.set_clip_on(False)  # clip paths would be identifiers; nothing is drawn outside its frame
@@ -50,11 +50,11 @@ def as_svg(figure: Figure, name: str, title: str) -> Markup:
     svg.attrib.clear()
     svg.attrib.update(box)
     _add_title(svg, title)
-    return Markup(ElementTree.tostring(svg, encoding="unicode"))  # which escaped all words
+    return Markup(ElementTree.tostring(svg, encoding="unicode"))  # `tostring` escapes all text
 
 
 def _flatten(svg: ElementTree.Element) -> None:
-    """Plain names, no definitions, shapes where they are used, no space between elements."""
+    """Drop namespaces, definitions and the space between elements, and copy shapes to where they are used."""
     for element in svg.iter():
         element.tag = element.tag.partition("}")[2]
         element.tail = None
@@ -72,7 +72,7 @@ def _flatten(svg: ElementTree.Element) -> None:
 
 
 def _restyle(element: ElementTree.Element) -> None:
-    """What the page needs to know of an element, in as few bytes as that takes."""
+    """Reduce an element's attributes to those that the page needs, in few bytes."""
     kind, _, words = element.attrib.pop("id", "").partition(": ")
     for key, value in element.attrib.items():
         element.attrib[key] = _DECIMALS.sub(lambda number: f"{float(number[0]):.2f}", " ".join(value.split()))

@@ -11,7 +11,7 @@ from nas.terminal import percent, table
 
 
 def leaderboard_text(run: RunFolder) -> str:
-    """A run's winner beside the published networks and the best random candidate, as plain text.
+    """The leaderboard of a run as plain text: its winner, published networks, and the best random and guided ones.
 
     Raises: UserError when a file of the run is damaged.
     """
@@ -19,7 +19,7 @@ def leaderboard_text(run: RunFolder) -> str:
 
 
 def leaderboard_table(summary: Summary) -> str:
-    """The same of a summary; below it, what timing cost, and what doing so in several precisions brought."""
+    """The leaderboard of a summary, followed by sentences on lower precisions and on the cost of timing."""
     statistic = "" if summary.statistic == "p50" else f"{summary.statistic} "
     several = len(summary.precisions) > 1
     precision = ("precision",) if several else ()
@@ -69,7 +69,7 @@ def frontier_table(summary: Summary) -> str:
 
 
 def _budget(row: Standing, summary: Summary) -> str:
-    """Where it stands against the budget: inside it, so many times as long, or one of them perhaps."""
+    """A latency against the budget: inside it, or a multiple of it, with a question mark where that is unsure."""
     if row.timing.within_budget:
         words = f"inside {row.timing.budget}" if row.timing.budget else "inside"
     else:

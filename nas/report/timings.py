@@ -1,4 +1,4 @@
-"""How long the candidates of a run were timed."""
+"""The cost of timing the candidates of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.host.words import counted
 from nas.latency.budget import Budgets
 from nas.runs.folder import RunFolder
 from nas.runs.spent import spent_of
@@ -15,21 +16,21 @@ from nas.terminal import percent
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """What solving the widths of candidates cost. Published networks at their own width and certificates are beside."""
+    """The cost of solving candidates' widths, without published networks at their own width and certificates."""
 
     candidates: int
-    """Of which that is known."""
+    """Number of candidates for which the cost is known."""
     seconds: float
-    """Of timing for a candidate: the median."""
+    """Median seconds of timing per candidate."""
     measurements: float
-    """The same of how many networks were timed for it."""
+    """Median number of networks timed per candidate."""
     share: float | None
-    """Of the time that was worked on the run (0..1), all of these together; None where that is not known."""
+    """Share of the run's time (0..1) that all these timings took; None where that is not known."""
 
 
 def timings_of(run: RunFolder, trials: Sequence[Trial], budgets: Budgets) -> Timings | None:
-    """Of the candidates for these budgets, which the run's time is that of; None where no record tells, as in runs of
-    earlier versions.
+    """The cost of timing the candidates for these budgets, to which the run's recorded time belongs; None where nothing
+    was recorded, as in runs of earlier versions.
     """
     recorded = [run.timed(trial) for trial in trials if any(trial.is_for(budget) for budget in budgets)]
     timed = [(each.seconds, len(each.measured)) for each in recorded if each.seconds is not None]
@@ -46,9 +47,9 @@ def timings_of(run: RunFolder, trials: Sequence[Trial], budgets: Budgets) -> Tim
 
 
 def timing_words(timings: Timings | None) -> str:
-    """The same in a sentence; empty where nothing is known."""
+    """The cost of timing in a sentence; empty where it is not known."""
     if timings is None:
         return ""
-    share = "" if timings.share is None else f"; {percent(timings.share)} % of the run's time was that"
-    measurements = f"{timings.measurements:g} measurement{'' if timings.measurements == 1 else 's'}"
-    return f"Timing a candidate took {timings.seconds:.1f} s in {measurements}, in the median{share}."
+    share = "" if timings.share is None else f"; these timings were {percent(timings.share)} % of the run's time"
+    measurements = counted(timings.measurements, "measurement")
+    return f"Timing a candidate took {timings.seconds:.1f} s and {measurements} in the median{share}."

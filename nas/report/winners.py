@@ -1,4 +1,4 @@
-"""The finished networks of a run, and how a latency stands against its budgets."""
+"""The finished networks of a run, and latencies compared with its budgets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from space import UserError, strict
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySummary:
-    """A latency against the run's budget. `milliseconds` is the statistic that the budget bounds."""
+    """A latency compared with the run's budget. `milliseconds` is the statistic that the budget limits."""
 
     precision: str
     milliseconds: float
@@ -26,20 +26,20 @@ class LatencySummary:
     ci_low_milliseconds: float
     ci_high_milliseconds: float
     within_budget: bool
-    """Whether `milliseconds` is inside the budget, whatever the interval."""
+    """Whether `milliseconds` is inside the budget, regardless of the interval."""
     verdict: Verdict
-    """Whether the whole interval is inside it."""
+    """The verdict by the whole 95 % interval."""
     flagged: tuple[str, ...]
     budget: str = field(default="", metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Of several budgets the one that is meant: a winner's own, else the smallest that `milliseconds` is inside of, or
-    the largest."""
+    """The budget that it is compared with, of several: a winner's own, otherwise the smallest one that `milliseconds`
+    is inside of, or the largest."""
     other_precisions: tuple[OtherPrecision, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Where the network was timed in several, what it took in those in which it does not count."""
+    """Latencies in the other precisions, where the network was timed in several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Winner:
-    """What leaves the run. `number` and `key` are those of the candidate it came from, None when there is none."""
+    """A finished network of a run. `number` and `key` are those of the candidate it came from; None without one."""
 
     name: str
     number: int | None
@@ -53,24 +53,24 @@ class Winner:
 
     @property
     def parameters(self) -> int:
-        """Of the network that was certified."""
+        """Parameters of the certified network."""
         return self.certificate.parameters
 
     @property
     def multiply_adds(self) -> int:
-        """Of the network that was certified, at the size that it was timed at."""
+        """Multiply-adds of the certified network at the size that it was timed at."""
         return self.certificate.multiply_adds
 
 
 def timing_of(latency: Latency, budgets: Budgets) -> LatencySummary:
-    """A latency against the smallest budget that it is inside of, or else the largest."""
-    # The run may go on with another budget than the one its trials were proposed for: what counts is today's.
+    """A latency compared with the smallest budget that it is inside of, or else the largest."""
+    # Not necessarily the budgets that the trials were proposed for: a run may be resumed with others.
     budget = next((each for each in budgets if each.admits(latency)), budgets.largest)
     return timing_against(latency, budget, of_several=budgets.several)
 
 
 def timing_against(latency: Latency, budget: Budget, *, of_several: bool) -> LatencySummary:
-    """A latency against one budget, which is named where it is one of several."""
+    """A latency compared with one budget, which is named where it is one of several."""
     return LatencySummary(
         precision=Target.parse(latency.target).precision,
         milliseconds=latency.milliseconds(budget.statistic),
@@ -86,9 +86,9 @@ def timing_against(latency: Latency, budget: Budget, *, of_several: bool) -> Lat
 
 
 def winner_in(folder: Path, candidates: Sequence[Trial], budget: Budget, *, of_several: bool) -> Winner | None:
-    """The winner in a folder, which came from one of the candidates; None where there is none.
+    """The winner in a folder, with the candidate that it came from; None where there is none.
 
-    Raises: UserError when a file of it is damaged.
+    Raises: UserError when one of its files is damaged.
     """
     if not (folder / CERTIFICATE).is_file():
         return None

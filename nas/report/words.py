@@ -1,7 +1,8 @@
-"""An architecture in words, part by part, for people who do not read its YAML. Each part knows its own."""
+"""An architecture in words, part by part, for people who do not read its YAML."""
 
 from __future__ import annotations
 
+from nas.host.words import counted
 from space import Architecture
 
 
@@ -19,13 +20,14 @@ def describe(architecture: Architecture) -> dict[str, str]:
     parts["Head"] = architecture.head.words()
     parts["Activation"] = architecture.activation
     if architecture.rep:
-        parts["Convolutions"] = "3x3, each trained as a sum of paths and run as one"
+        parts["Convolutions"] = "3x3, each trained as several parallel paths and run as one convolution"
     if architecture.label_stride > 1:
         side = architecture.label_stride
-        parts["Labels"] = f"at 1/{side} of the image's size, each for {side}x{side} pixels"
+        parts["Labels"] = f"at 1/{side} of the image size: one label for {side}x{side} pixels"
     if architecture.levels > 1:
         parts["Image pyramid"] = f"{architecture.levels} levels"
     if architecture.channels:
         left = sum(architecture.channels.values())
-        parts["Pruned"] = f"{len(architecture.channels)} groups of channels were cut; {left} channels are left in them"
+        groups = counted(len(architecture.channels), "group")
+        parts["Pruned"] = f"{groups} of channels narrowed, with {left} channels left in all"
     return parts

@@ -88,10 +88,10 @@ def test_precisions_have_frontiers_of_their_own(full: RunFolder) -> None:
     assert "int8" in written(whole)
     assert "random 1: 9.00 ms in int8, 33.0% mIoU (finished)" in styles(whole)
     assert "precision" in leaderboard_table(summary).splitlines()[0]
-    assert not any("do not compare" in note for note in summary.notes)
-    assert any("timed in int8, which the study does not ask for" in note for note in summary.notes)
+    assert not any("are not comparable" in note for note in summary.notes)
+    assert any("timed in int8, but the study now asks for" in note for note in summary.notes)
     full.write_study(replace(full.study(), precisions=("fp32", "int8")))
-    assert not any("does not ask for" in note for note in summarize(full).notes)
+    assert not any("now asks for" in note for note in summarize(full).notes)
 
 
 def test_an_interval_is_that_of_the_median_only(full: RunFolder) -> None:

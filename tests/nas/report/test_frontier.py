@@ -63,8 +63,8 @@ def test_random_and_guided_are_compared_where_they_fill_the_same_budget(
 ) -> None:
     words = efforts(summarize(short(frontier)))
     assert [each.partition(":")[0] for each in words] == ["1ms", "5ms", "10ms"]
-    assert "30.0 % of the random (expected) and 35.0 % of the guided" in words[1]
-    assert "45.0 % of the random (expected) and 40.0 % of the guided" in words[2]
+    assert "30.0 % by random search (expected value) and 35.0 % by guided search" in words[1]
+    assert "45.0 % by random search (expected value) and 40.0 % by guided search" in words[2]
 
 
 def test_rungs_and_finishes_are_compared_within_budgets(frontier: RunFolder) -> None:
@@ -88,7 +88,7 @@ def test_the_page_shows_every_winner(frontier: RunFolder) -> None:
     page = write_report(frontier).read_text("utf-8")
     assert "<h1>2 winners, 5ms to 10ms</h1>" in page
     for budget in ("5ms", "10ms"):
-        assert f"<h2>What the winner for {budget} sees</h2>" in page
+        assert f"<h2>Predictions of the winner for {budget}</h2>" in page
         assert f"<h2>Certificate for {budget}</h2>" in page
         assert f"<code>winners/{budget}</code>" in page
     assert "none: given up" in page
@@ -102,6 +102,6 @@ def test_a_run_without_winners_tells_what_is_to_come_for_all_budgets(made: Any) 
     assert "No winners yet for 5ms, 10ms" in headline(summary)
     assert summary.going.steps[:2] == (
         "propose, time and train 6 more candidates",  # for each budget a seed, a random one and a guided one
-        "train the best 4 for 20 epochs more",
+        "train the best 4 candidates for 20 more epochs",
     )
     assert "none yet" in write_report(made.run).read_text("utf-8")

@@ -14,7 +14,7 @@ from nas.storage.ownership import owned
 from nas.training import Variant
 from space import Architecture
 
-CERTIFY = "measure the best again and certify it"
+CERTIFY = "time the best network again and certify it"
 
 
 def planned(run: RunFolder, **changes: object) -> None:
@@ -29,9 +29,9 @@ def test_nothing_has_happened_yet(made) -> None:
     assert (going.trained, going.under_way, going.waiting, going.failed, going.over_budget) == (0, 0, 0, 0, 0)
     assert going.steps == (
         "propose, time and train 7 more candidates",  # two seeds, two random ones, three guided ones
-        "train the best 2 for 20 epochs more",
-        "train 1 published networks as long",
-        "prune at most 2 published networks that are over the budget into it",
+        "train the best 2 candidates for 20 more epochs",
+        "train 1 published network for as long",
+        "prune up to 2 published networks into the budget",
         CERTIFY,
     )
 
@@ -62,7 +62,7 @@ def test_when_all_were_proposed_their_trainings_end_first(made, architecture: Ca
     planned(made.run, seeds=(), random_trials=1, guided_trials=1, finalists=1, company=(), stop_weak=False)
     made.trial(1, "random 1", "random", architecture(0.10), 9.5, (0.1, 0.2, 0.3), (0.3, 0.4, 0.5))
     made.trial(2, "guided 1", "guided", architecture(0.15), 9.0)
-    assert summarize(made.run).going.steps == ("train 1 candidates to their end", CERTIFY)
+    assert summarize(made.run).going.steps == ("train 1 candidate to the end", CERTIFY)
 
 
 def test_with_rungs_what_is_left_of_the_plan_is_told_in_epochs(
@@ -72,19 +72,19 @@ def test_with_rungs_what_is_left_of_the_plan_is_told_in_epochs(
     assert study.recipe.epochs == 20
     planned(made.run, seeds=(), random_trials=0, guided_trials=2, finalists=2, finish_epochs=0)
     assert summarize(made.run).going.steps == (
-        "train new and paused candidates for 40 epochs, 2.0 times a whole training",
+        "train new and paused candidates for 40 epochs (2.0 times a whole training)",
         CERTIFY,
     )
     for number in range(1, 7):  # more candidates than are planned, each for a quarter of a whole training
         factor = 0.05 + 0.05 * number
         made.trial(number, f"guided {number}", "guided", architecture(factor), 9.0, (0.1,) * 5, epochs=20, rungs=(5,))
     assert summarize(made.run).going.steps[0] == (
-        "train new and paused candidates for 10 epochs, 0.5 times a whole training"
+        "train new and paused candidates for 10 epochs (0.5 times a whole training)"
     )
     made.trial(1, "guided 1", "guided", architecture(0.1), 9.0, (0.1,) * 5, epochs=20, rungs=(5, 15))
     assert summarize(made.run).going.steps == (
-        "train 1 candidates to the end of their rungs",
-        "train the best 2 of those that paused to their end",
+        "train 1 candidate to the end of the rung",
+        "train the best 2 paused candidates to the end",
         CERTIFY,
     )
 
@@ -99,7 +99,7 @@ def test_a_finished_run_has_nothing_to_come_and_its_page_stays(full: RunFolder) 
 def test_another_budget_asks_anew(full: RunFolder) -> None:
     full.write_study(replace(full.study(), budget="9.05ms"))
     going = summarize(full).going
-    assert going.steps[0] == "train new and paused candidates for 140 epochs, 7.0 times a whole training"
+    assert going.steps[0] == "train new and paused candidates for 140 epochs (7.0 times a whole training)"
     assert going.steps[-1] == CERTIFY
     page = write_report(full).read_text()
     assert "Still to come: train new and paused candidates for 140 epochs" in page
@@ -118,18 +118,18 @@ def test_what_is_still_to_be_tried_is_told(made, architecture: Callable[[float],
     planned(made.run, seeds=(), random_trials=1, guided_trials=0, finalists=1, company=(), finish_recipes=recipes)
     made.trial(1, "random 1", "random", architecture(0.10), 9.5, (0.1, 0.2, 0.3))
     assert summarize(made.run).going.steps == (
-        "try 3 recipes on the best of them",
-        "train the best 1 for 40 epochs more",
+        "try 3 finish recipes on the best candidate",
+        "train the best 1 candidate for 40 more epochs",
         CERTIFY,
     )
     tried = [Tried(recipe=each, epochs=5) for each in recipes]
     tried[1] = replace(tried[1], miou=0.4)
     found = FinishRecipe(tried=tuple(tried), network=architecture(0.10).key)
     write_finish_recipe(made.run, found)
-    assert summarize(made.run).going.steps[0] == "try 2 recipes on the best of them"
+    assert summarize(made.run).going.steps[0] == "try 2 finish recipes on the best candidate"
     scored = tuple(replace(each, miou=0.3) for each in tried)
     write_finish_recipe(made.run, replace(found, tried=scored, chosen=0))
     summary = summarize(made.run)
-    assert summary.going.steps == ("train the best 1 for 20 epochs more", CERTIFY)
+    assert summary.going.steps == ("train the best 1 candidate for 20 more epochs", CERTIFY)
     assert summary.finish is not None
     assert summary.finish.recipe == Variant()

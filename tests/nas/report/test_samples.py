@@ -18,7 +18,7 @@ from nas.runs.trained import load_trained
 from nas.training.weights import read_metadata, save_weights
 from space import strict
 
-SAID = "What is certified is {} (convolutions); the predictions are by PyTorch in float32: "
+SAID = "The certified form is {} (convolutions), but these predictions are by PyTorch in float32: "
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_waiting_is_told_with_advice_where_trainings_recorded_it(full: RunFolder
     summary = summarize(full)
     assert (summary.waited_for_data, summary.waited_for_lane) == (0.2, 0.01)
     assert waiting_words(0.2, 0.01) == (
-        "Of their time trainings spent 20.0 % waiting for data and 1.0 % waiting for timings."
+        "Trainings spent 20.0 % of their time waiting for data and 1.0 % waiting for timings."
     )
     (told,) = set(summary.notes) - set(before.notes)
     assert told.startswith("20.0 % of the training time was spent waiting for data: ")
@@ -88,7 +88,9 @@ def test_what_timing_cost_is_told_where_it_is_recorded(full: RunFolder) -> None:
     write_text(full.root / SPENT, strict.dump(Spent(seconds=46.0)))
     summary = summarize(full)
     assert summary.timings == Timings(candidates=3, seconds=3.5, measurements=2, share=0.25)
-    words = "Timing a candidate took 3.5 s in 2 measurements, in the median; 25.0 % of the run's time was that."
+    words = (
+        "Timing a candidate took 3.5 s and 2 measurements in the median; these timings were 25.0 % of the run's time."
+    )
     assert timing_words(summary.timings) == words
     assert leaderboard_text(full).splitlines()[-1] == words
     assert words in render(replace(summary, winner=None), [], goes_on=False).replace("&#39;", "'")
@@ -100,8 +102,10 @@ def test_random_and_guided_search_are_compared_at_the_same_cost(full: RunFolder,
     assert (effort.guided_cost, effort.compared) == (2.0, 1), "six epochs, and one draw to set against them"
     assert (effort.best_random_miou, effort.best_guided_miou) == (0.33, 0.35)
     (words,) = efforts(summarize(full))
-    assert "cost as much as 2.0 whole trainings, which is more. At a cost of 1 " in words
-    assert "Draws that paused or failed are left out" in words
+    assert (
+        "cost as much as 2.0 full trainings, more than the random draws. At an equal cost of 1 full training" in words
+    )
+    assert "Random draws that paused or failed are left out" in words
 
 
 def test_random_draws_of_earlier_runs_count_where_they_were_for_the_same_budget(
@@ -127,7 +131,7 @@ def test_random_draws_of_earlier_runs_count_where_they_were_for_the_same_budget(
 def test_without_random_draws_there_is_no_control(made: Any, architecture: Callable[[float], Architecture]) -> None:
     made.trial(1, "guided 1", "guided", architecture(0.2), 9.0, (0.1, 0.2, 0.35))
     (words,) = efforts(summarize(made.run))
-    assert words.startswith("There is no random control: no random draw was trained whole")
+    assert words.startswith("There is no random control: no random draw was trained in full")
 
 
 def test_proxies_are_compared_over_what_has_both(full: RunFolder) -> None:
@@ -151,7 +155,7 @@ def test_rungs_are_compared_and_a_low_one_is_no_final_score(
     made.trial(7, "random 3", "random", architecture(0.40), 9.0, (0.15, 0.2), rungs=(1, 3))
     summary = summarize(short(made.run))
     between = summary.agreements[0]
-    assert (between.proxy, between.truth) == ("mIoU after a schedule of 1 epochs", "mIoU after 3 epochs")
+    assert (between.proxy, between.truth) == ("mIoU after a schedule of 1 epoch", "mIoU after 3 epochs")
     assert between.points == 5
     assert between.tau == pytest.approx(0.4)
     statuses = {each.name: each.status for each in summary.trials}

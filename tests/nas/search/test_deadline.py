@@ -160,7 +160,10 @@ def test_what_was_over_stays_so_until_there_is_more_time(
     (run.root / SPENT).write_text("seconds: 1\nclosed_minutes: 4\n", "utf-8")
     searched(search_of(run), arithmetic)
     assert len(run.trials()) == before
-    assert steps_to_come(run) == ("train the best 2 for 10 epochs more", "measure the best again and certify it")
+    assert steps_to_come(run) == (
+        "train the best 2 candidates for 10 more epochs",
+        "time the best network again and certify it",
+    )
     run.write_study(replace(run.study(), search=replace(run.study().search, minutes=5.0)))
     (run.root / SPENT).write_text("seconds: 1\nclosed_minutes: 4\n", "utf-8")
     assert "more candidates" in steps_to_come(run)[0]

@@ -149,7 +149,7 @@ def test_each_recipe_is_tried_and_the_best_one_finishes_finalists_and_company(be
     summary = summarize(run)
     assert summary.finish == found
     page = write_summary(run, summary).read_text()
-    assert "How networks were finished" in page
+    assert "Finish recipes" in page
     assert "epochs 3, ema_decay 0.5, deep_supervision" in page
     assert to_the_end(again(run)) == [], "nothing is left to do"
 

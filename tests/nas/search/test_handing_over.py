@@ -179,6 +179,8 @@ def test_how_much_of_a_candidate_is_pretrained_is_recorded_said_and_reported(run
         assert "pretrained" not in capsys.readouterr().out
     told = summarize(run)
     assert [each.pretrained.layers for each in told.trials if each.pretrained] == [6, 0]
-    assert any(note.startswith("1 of 2 candidates that were to begin with the weights in init") for note in told.notes)
+    assert any(
+        note.startswith("1 of 2 candidates could use no layer of the pretrained weights in init") for note in told.notes
+    )
     forget_epochs(folder, after=0)
     assert str(read_progress(folder).pretrained) == words
