@@ -1,5 +1,6 @@
-"""Pruning a trained network into a measured budget. `pruning` decides what goes; here it meets data and the target.
+"""Pruning a trained network into a measured budget. The package `pruning` decides what to cut; this one adds data and
+latencies.
 
-`plan` says how to prune, `judge` knows latencies, `weighing` tells what cuts do to answers, `tuning` holds the data and
-the recipe that weighing and `recovery` use, and `pruner` cuts with them until the budget is met.
+`plan` holds the settings, `judge` measures and estimates latencies, `weighing` scores channels and the damage of cuts,
+`tuning` holds data and recipe for weighing and for `recovery`, and `pruner` cuts with them until the budget is met.
 """

@@ -1,4 +1,4 @@
-"""What a target takes: latencies measured, estimated, and learnt from."""
+"""Latencies on a target: measured, estimated, and used to improve the estimates."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from space.architecture import Architecture
 from space.channels import Widths
 from space.graph import Graph
 
-TAUGHT = 10  # such cuts
-NARROWEST = 0.15  # share of channels that they keep
+TAUGHT = 10  # cuts that are measured to improve the estimates
+NARROWEST = 0.15  # smallest share of channels that they keep
 
 
 class Judge:
-    """Measures and estimates on one target, and keeps what it learnt; for as many networks as there are to prune."""
+    """Measures and estimates latencies on one target, and keeps what it learnt; can be used for several networks."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class Judge:
         table: LatencyTable | None = None,
         within: float = WITHIN,
     ) -> None:
-        """`size`: height and width that `meter` times at, and `within`: how sure (see `Meter.measure`)."""
+        """`size`: height and width that `meter` times at. `within`: precision of its timings (see `Meter.measure`)."""
         self._meter = meter
         self._within = within
         self._estimates = Estimates(size, num_classes, table)
         self._latencies: dict[str, Latency] = {}
 
     def latency(self, architecture: Architecture, *, anew: bool = False) -> Latency:
-        """The last one measured, or a new one.
+        """The last measured latency of an architecture; with `anew`, or where there is none, a new one.
 
         Raises: as `time_one`.
         """
@@ -55,22 +55,22 @@ class Judge:
         return self._latencies[architecture.key]
 
     def correct(self, architecture: Architecture, latency: Latency) -> None:
-        """Take a latency that was measured elsewhere for the last one."""
+        """Replace the last latency of an architecture by one that was measured elsewhere."""
         self._latencies[architecture.key] = latency
 
     def estimate(self, graph: Graph, widths: Widths) -> float:
         """Milliseconds of a graph whose nodes have the given widths."""
-        with lane.shared():  # thousands of them keep a core busy for a minute
+        with lane.shared():  # thousands of estimates keep a core busy for a minute
             return self._estimates.graph(graph, widths)
 
     def learn(self, architecture: Architecture, budget: Budget) -> float:
-        """Let estimates take the measured latency into account; it, in milliseconds of the budget's statistic."""
+        """Improve the estimates by a measured latency, and return it in milliseconds of the budget's statistic."""
         return self._learn(architecture, self.latency(architecture), budget)
 
     def learn_from_cuts(self, cutter: Cutter, budget: Budget, *, depth: bool) -> None:
-        """Measure some cuts, less surely than others, to learn what cutting this network brings."""
+        """Measure some cuts, less precisely than others, to learn how cuts change this network's latency."""
         for cut in some_cuts(cutter, TAUGHT, depth=depth):
-            with contextlib.suppress(UnmeasuredError):  # others tell as much
+            with contextlib.suppress(UnmeasuredError):  # the other cuts are enough
                 self._learn(cut, time_one(self._meter, cut, within=QUICK * self._within), budget)
 
     def _learn(self, architecture: Architecture, latency: Latency, budget: Budget) -> float:
@@ -80,7 +80,7 @@ class Judge:
 
 
 def some_cuts(cutter: Cutter, number: int, *, depth: bool) -> Iterator[Architecture]:
-    """Cuts of all sizes, at random. `depth`: blocks go too, the more the narrower the cut."""
+    """Random cuts of all sizes. `depth`: blocks are removed too, more of them in narrower cuts."""
     random = np.random.default_rng(0)
     possible = removable_blocks(cutter.architecture) if depth else ()
     for share in np.geomspace(1.0, NARROWEST, number):

@@ -1,4 +1,4 @@
-"""How to prune: in how many cuts, by which importance, and how the epochs of fine-tuning are shared out."""
+"""Settings of pruning: the number of cuts, the importance, and how the epochs of fine-tuning are divided."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from pruning import importances
 from space.errors import UserError
 
-TRIM_SHARE = 0.25  # of the epochs, after what is over the budget when it is finished was cut lower
+TRIM_SHARE = 0.25  # share of the epochs for training again a network that had to be cut lower in the end
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruningPlan:
-    """How to prune.
+    """Settings of pruning.
 
-    Raises: UserError for less than one step, fewer than no epochs, or an importance that is not known.
+    Raises: UserError for less than one step, a negative number of epochs, or an unknown importance.
     """
 
     epochs: int
-    """Of fine-tuning, all cuts together."""
+    """Epochs of fine-tuning over all cuts."""
     steps: int = 2
-    """Cuts on the way to the budget, each weighed anew and followed by its share of the epochs."""
+    """Number of cuts on the way to the budget. Channels are scored anew before each, and each is followed by its share
+    of the epochs."""
     importance: str | None = None
-    """Which of `pruning.importances` scores channels; None: Fisher with data, magnitude without."""
+    """The importance, of `pruning.importances`, that scores channels; None: Fisher with data, magnitude without."""
     depth: bool = True
-    """Whether blocks may go, not only channels."""
+    """Whether whole blocks may be removed, not only channels."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -36,11 +37,11 @@ class PruningPlan:
             importances.kind(self.importance)
 
     def epochs_after(self, step: int) -> int:
-        """Epochs after a step, from 1: the last gets three quarters of them or more, the others share the rest."""
+        """Epochs after a step (from 1): at least three quarters after the last, the rest divided among the others."""
         early = self.epochs // 4 // (self.steps - 1) if self.steps > 1 else 0
         return self.epochs - early * (self.steps - 1) if step == self.steps else early
 
     @property
     def epochs_of_trim(self) -> int:
-        """Epochs after a cut of what was over the budget when it was finished."""
+        """Epochs after a further cut of a finished network that turned out to be over the budget."""
         return math.ceil(TRIM_SHARE * self.epochs)

@@ -1,4 +1,4 @@
-"""Pruning a trained network into a measured budget: look at what it costs, weigh, cut, recover, and again."""
+"""Pruning a trained network into a measured budget: measure, weigh, cut, recover, and repeat."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from space.architecture import Architecture
 from space.errors import BudgetError, UserError
 from space.network import Network
 
-AIM = 0.985  # of the budget: repeated measurements differ by one to two per cent
-ROUGHLY_FULL = 0.9  # of what a cut on the way aims at
-CONFIRMATIONS = 3  # of last cuts, each lower than the one before
-TRIMS = 2  # at most, of what is over the budget when it is finished
+AIM = 0.985  # share of the budget to aim at: repeated measurements differ by one to two per cent
+ROUGHLY_FULL = 0.9  # share of its aim that an intermediate cut has to fill
+CONFIRMATIONS = 3  # attempts to confirm a last cut, each lower than the one before
+TRIMS = 2  # further cuts, at most, of a finished network that is over the budget
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned:
-    """A network inside its budget, what it and its origin measured, and how many of the blocks that can go went."""
+    """A pruned network, the latencies before and after, and how many of the removable blocks were removed."""
 
     network: Network
     before: Latency
@@ -44,7 +44,7 @@ class Pruned:
 
 
 def _silence(words: str) -> None:
-    """Do nothing: for callers who want no words."""
+    """Ignore a message: the default where nobody listens."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,15 +58,15 @@ class Pruner:
     budget: Budget
     plan: PruningPlan
     tuning: FineTuning | None = None
-    """Without it nothing is trained, weights decide, and no block goes."""
+    """Data and recipe; without them nothing is trained, channels are scored by weights, and no block is removed."""
     weigh: Weigh = weighed
-    """What tells which channels matter, here or on another machine."""
+    """Scores channels and the damage of cuts, on this or another machine."""
     recover: Recover = recover
-    """What brings a network that was cut back to its accuracy, here or on another machine."""
+    """Restores the accuracy of a cut network, on this or another machine."""
     said: Callable[[str], None] = _silence
-    """Hears what is tried, cut and trained, line by line."""
+    """Receives a line for each cut that is tried or made, and for each epoch."""
     progress: Progress = field(default_factory=partial(Progress, silent=True))
-    """Hears how far it is with what takes long."""
+    """Shows the progress of long steps."""
 
     def __post_init__(self) -> None:
         chosen = self.plan.importance
@@ -77,10 +77,10 @@ class Pruner:
             )
 
     def prune(self, network: Network) -> Pruned:
-        """The most accurate network that can be cut out of `network` inside the budget.
+        """The most accurate network inside the budget that can be cut out of `network`.
 
-        Of the cuts that are measured one is taken that came out inside, which it may owe to its measurement: before its
-        training it is measured once more, and what is over then, or cannot be timed again, is cut lower.
+        A cut that measured inside the budget may owe that to chance. The last cut is therefore measured once more
+        before its training, and cut lower if it is over the budget then or cannot be timed again.
 
         Raises: BudgetError with the lowest latency reached, before anything is trained, when no cut is enough;
         UnmeasuredError when none can be timed.
@@ -88,7 +88,7 @@ class Pruner:
         before = self.judge.latency(network.architecture)
         self.said(f"whole   {before}")
         if self.budget.admits(before):
-            self.said(f"nothing is cut: that is within {self.budget} already")
+            self.said(f"nothing is cut: the network is within {self.budget} already")
             return _pruned(network, network, before, before)
         aim = AIM * self.budget.milliseconds
         self._look(network, aim)
@@ -102,9 +102,9 @@ class Pruner:
         return _pruned(network.cpu(), teacher, before, after)
 
     def finish(self, pruned: Pruned, whole: Network, certify: Callable[[Network], Latency]) -> Pruned:
-        """`pruned`, finished: `certify` writes a network and measures what was written. What is over the budget then is
-        cut lower, trained for a share of the plan's epochs, with the `whole` network as the teacher, and certified
-        again; the last one certified is given back, and may still be over.
+        """Finish a pruned network: `certify` writes a network and measures it. One that is then over the budget is cut
+        lower, trained for a share of the plan's epochs with the `whole` network as teacher, and certified again.
+        Returns the last certified network, which may still be over the budget.
 
         Raises: BudgetError with the lowest latency when no cut is enough; UnmeasuredError when none can be timed.
         """
@@ -112,9 +112,9 @@ class Pruner:
         for _ in range(TRIMS):
             if self._keeps(latency):
                 break
-            over = f"{100 * (self._highest(latency) / self.budget.milliseconds - 1):.1f} %"
-            words = f"may be {over} too long" if self.budget.admits(latency) else f"{over} too long"
-            self.said(f"over    {latency}: {words} when it was finished")
+            over = f"{100 * (self._highest(latency) / self.budget.milliseconds - 1):.1f} % over the budget"
+            words = f"may be {over}" if self.budget.admits(latency) else over
+            self.said(f"over    {latency}: the finished network is {words}; it is cut further")
             self.judge.correct(pruned.network.architecture, latency)
             aim = self._lower(pruned.after.milliseconds(self.budget.statistic), latency)
             network = self._cut(self._placed(pruned.network), aim, last=True)
@@ -125,14 +125,15 @@ class Pruner:
         return pruned
 
     def _look(self, network: Network, milliseconds: float) -> None:
-        """Learn what the network and some of its cuts take, and check its groups of channels, before any effort.
+        """Before any training, check the network's groups of channels, check that a cut can be inside the budget, and
+        measure some cuts to improve the estimates.
 
         Raises: BudgetError with the lowest latency reached when no cut is inside.
         """
         cutter = Cutter(network.architecture, network.num_classes)
         self._compare_groups(cutter, network)
         self.judge.learn(network.architecture, self.budget)
-        depth = self.plan.depth and self.tuning is not None  # without data nothing tells which blocks can go
+        depth = self.plan.depth and self.tuning is not None  # only data can tell which blocks are dispensable
         tried: list[Latency | UnmeasuredError] = []
 
         def measure(architecture: Architecture) -> float:
@@ -149,24 +150,24 @@ class Pruner:
             )
         except BudgetError as error:
             raise _doubted(error, tried) from None
-        self.said(f"learn   from {TAUGHT} cuts of all sizes")
+        self.said(f"learn   from the latencies of {TAUGHT} cuts of all sizes")
         self.judge.learn_from_cuts(cutter, self.budget, depth=depth)
 
     def _compare_groups(self, cutter: Cutter, network: Network) -> None:
-        """A second opinion on which channels belong together, where torch-pruning can give one.
+        """Compare our groups of channels with those of torch-pruning, if that can trace the network.
 
-        Raises: UserError when it differs from ours.
+        Raises: UserError when they differ.
         """
         try:
             with lane.shared():
                 differing = differing_groups(cutter, network)
         except UntraceableError as error:
-            self.said(f"check   torch-pruning cannot follow this network ({error}); its groups are not compared")
+            self.said(f"check   torch-pruning cannot trace this network ({error}); groups are not compared with it")
             return
         if differing:
             raise UserError(
-                f"expected the groups of channels that torch-pruning finds, got others in {', '.join(differing)}; "
-                "please report this with the architecture's YAML"
+                f"expected the groups of channels that torch-pruning finds, got different ones in "
+                f"{', '.join(differing)}; please report this with the architecture's YAML"
             )
 
     def _cut(self, network: Network, milliseconds: float, *, last: bool) -> Network:
@@ -186,20 +187,20 @@ class Pruner:
                 lower = self._lower(allocation.milliseconds, latency)
             try:
                 allocation = self._allocated(scales, lower, last=last)
-            except (BudgetError, UnmeasuredError):  # this is the lowest, and may be inside when it is finished
+            except (BudgetError, UnmeasuredError):  # no lower cut exists; this one may still be inside once finished
                 break
         cut = remove_blocks(scales.cutter.cut(network, allocation.keep), allocation.blocks)
-        assert cut.architecture == allocation.architecture, "what was cut is what was measured"
+        assert cut.architecture == allocation.architecture, "the cut network is the one that was measured"
         return cut
 
     def _allocated(self, scales: Weighed, milliseconds: float, *, last: bool) -> Allocation:
-        """What stays at `milliseconds`; a cut on the way need not use them all."""
+        """The channels and blocks to keep for `milliseconds`; an intermediate cut need not use them fully."""
         taught: list[Architecture] = []
         tried: list[Latency | UnmeasuredError] = []
 
         def measure(architecture: Architecture) -> float:
             found = self._tried(architecture)
-            if architecture != scales.cutter.architecture:  # which is no cut
+            if architecture != scales.cutter.architecture:  # the uncut network itself does not count
                 tried.append(found)
             if isinstance(found, UnmeasuredError):
                 return math.inf
@@ -218,13 +219,13 @@ class Pruner:
             )
         except BudgetError as error:
             raise _doubted(error, tried) from None
-        for architecture in taught:  # not sooner: the allocation corrects the estimates that it began with
+        for architecture in taught:  # not earlier, since the allocation corrects the estimates that it began with
             self.judge.learn(architecture, self.budget)
         self.said(f"cut     {self.judge.latency(allocation.architecture)}")
         return allocation
 
     def _tried(self, architecture: Architecture) -> Latency | UnmeasuredError:
-        """What a cut measured, or why the target cannot time it."""
+        """The latency of a cut, or why the target cannot time it."""
         try:
             latency = self.judge.latency(architecture)
         except UnmeasuredError as error:
@@ -234,17 +235,19 @@ class Pruner:
         return latency
 
     def _lower(self, before: float, latency: Latency) -> float:
-        """The milliseconds to aim at, on the scale on which what took `latency`, over the budget, took `before`."""
+        """The milliseconds to aim at next, after a cut that measured `before` at first and now `latency`, over the
+        budget.
+        """
         over = self._highest(latency) / self.budget.milliseconds
-        assert over > 1, "what is inside the budget is left as it is"
+        assert over > 1, "a cut inside the budget is not cut further"
         return AIM * min(self.budget.milliseconds, before / over)
 
     def _keeps(self, latency: Latency) -> bool:
-        """Whether a cut is to be left as it is: surely inside, or as far as a disturbed machine tells."""
+        """Whether a cut is good enough: certainly inside the budget or, on a disturbed machine, measured inside it."""
         return self.budget.verdict(latency) == "PASS" or (bool(latency.flagged) and self.budget.admits(latency))
 
     def _highest(self, latency: Latency) -> float:
-        """The most milliseconds that it may take; of one that a disturbed machine took, what it measured."""
+        """The upper end of a latency's interval; for one from a disturbed machine, the measured value itself."""
         if latency.flagged:
             return latency.milliseconds(self.budget.statistic)
         return latency.interval(self.budget.statistic)[1]
@@ -254,12 +257,12 @@ class Pruner:
             self.recover(network, teacher, epochs, self.tuning, self.said, self.progress)
 
     def _placed(self, network: Network) -> Network:
-        """The network where it is weighed and trained."""
+        """The network on the device where it is weighed and trained."""
         return network if self.tuning is None else network.to(self.tuning.device)
 
 
 def _doubted(error: BudgetError, tried: Sequence[Latency | UnmeasuredError]) -> UserError:
-    """What to say where no cut came out inside the budget: which cannot be timed, or that the machine was busy."""
+    """The error for a budget that no cut met, with doubts: cuts that cannot be timed, or a machine that was busy."""
     latencies = [each for each in tried if isinstance(each, Latency)]
     refusals = [each for each in tried if isinstance(each, UnmeasuredError)]
     if refusals and not latencies:

@@ -1,4 +1,4 @@
-"""What brings a network that was cut back to its accuracy: fresh statistics, and fine-tuning with a teacher."""
+"""Restoring the accuracy of a network that was cut: fresh batch-norm statistics, and fine-tuning with a teacher."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nas.training.trainer import Trainer
 from space.network import Network
 
 Recover = Callable[[Network, Network, int, FineTuning, Callable[[str], None], Progress], None]
-"""`recover`, or what has it done elsewhere."""
-STATISTICS_BATCHES = 32  # that give batch norms fresh statistics when nothing is trained
+"""`recover`, or a function that has it done on another machine."""
+STATISTICS_BATCHES = 32  # batches for fresh batch-norm statistics after a cut
 
 
 def recover(
@@ -22,7 +22,7 @@ def recover(
 ) -> None:
     """Give `network` fresh batch-norm statistics, then train it for some epochs with the whole network as its teacher.
 
-    `said` hears of each epoch, `progress` of every batch.
+    `said` receives a line for each epoch; `progress` is updated after every batch.
     """
     statistics = statistics_of(
         network.architecture,

@@ -1,4 +1,4 @@
-"""What a network is weighed and fine-tuned on."""
+"""Data and recipe on which a network is weighed and fine-tuned."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pruning.importance import Batch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FineTuning:
-    """Data, a recipe, and the device that works on them."""
+    """Data, a recipe, and the device to compute on."""
 
     dataset: Dataset
     recipe: Recipe
     device: str = "cpu"
     threads: int | None = None
-    """Of torch and of loaders, as in `nas.training.trainer.Trainer`."""
+    """Number of threads of torch and of loaders, as in `nas.training.trainer.Trainer`."""
 
     @property
     def guard(self) -> Guard:
-        """Of each step on the device."""
+        """Guard of each step on the device."""
         return lane.shared_on(self.device)
 
     def loader(self, batch_size: int) -> Loader:
-        """Training images as they are."""
+        """A loader of training images without augmentation."""
         return make_loader(
             self.dataset,
             "train",
@@ -42,8 +42,8 @@ class FineTuning:
         )
 
     def batches(self, number: int, count: Count) -> Generator[Batch, None, None]:
-        """Images and labels, each batch fetched and worked on as a step of training, and then counted; to be closed
-        after its use.
+        """Batches of images and labels, each fetched and processed like a training step, then counted. Close the
+        generator after use.
         """
         whole = itertools.islice(endless(self.loader(self.recipe.batch_size)), number)
         with closing(guarded(whole, self.guard)) as batches:

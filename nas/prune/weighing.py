@@ -1,4 +1,4 @@
-"""What matters in a network, and what cuts do to its answers: on data where there are any, else by its weights."""
+"""The importance of a network's channels, and the damage of cuts: on data where there are any, otherwise by weights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from space.count import FLOAT_BYTES, memory
 from space.network import Network
 
 SCORING_BATCHES = 16
-OBSERVED_IMAGES = 16  # on which damage is observed; batch norms see those of them that there is memory for at a time
-ANSWERS = 5  # to a batch that are held at a time while they are compared
-SPARE = 2  # times the memory that is counted: libraries take room of their own
+OBSERVED_IMAGES = 16  # images on which damage is observed; batch norms see as many at a time as memory allows
+ANSWERS = 5  # outputs for a batch that are held at a time for comparison
+SPARE = 2  # factor on the counted memory, for what libraries need
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weighed:
-    """A network's channels, with their scores and the damage of cutting them."""
+    """A network's channels with their scores, and the damage of cutting them."""
 
     cutter: Cutter
     scores: ChannelScores
@@ -39,13 +39,13 @@ class Weighed:
 
 Said = Callable[[str], None]
 Weigh = Callable[[Network, PruningPlan, "FineTuning | None", Said, Progress], Weighed]
-"""`weighed`, or what has it done elsewhere."""
+"""`weighed`, or a function that has it done on another machine."""
 
 
 def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, said: Said, progress: Progress) -> Weighed:
-    """Score the channels of `network`, and observe what cuts do; without `tuning`, assume it from the scores.
-    `progress` hears of the images that this takes, and `said` where memory decides how many at a time make a score or
-    the statistics of batch norms.
+    """Score the channels of `network` and observe the damage of cuts; without `tuning`, derive it from the scores.
+    `progress` counts the images, and `said` receives a note where memory limits how many images at a time make a score
+    or the statistics of batch norms.
     """
     cutter = Cutter(network.architecture, network.num_classes)
     importance = importances.kind(plan.importance or importances.default(with_data=tuning is not None))
@@ -69,7 +69,7 @@ def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, said
         return counted.inference_bytes(batch) + ANSWERS * batch * answer
 
     together = _together(observing, len(images), tuning.device)
-    # Two at the least: behind global pooling a lone one has no variance, and its norms would use other statistics.
+    # At least two at a time: behind global pooling, one image has no variance, and its norms would use others.
     seen = images.tensor_split(max(1, min(math.ceil(len(images) / together), len(images) // 2)))
     if len(seen) > 1:
         said(_fewer("compared", len(seen[0]), len(images)))
@@ -81,18 +81,18 @@ def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, said
 
 
 def _together(needed: Callable[[int], int], most: int, device: str) -> int:
-    """How many images at a time, of whole size: `most`, or as many as there is memory for; one in any case."""
+    """Number of full-size images at a time: `most`, or as many as fit into memory, but at least one."""
     return fitting_batch(lambda batch: SPARE * needed(batch), most, device) or 1
 
 
 def _fewer(done: str, together: int, wanted: int) -> str:
     return (
-        f"note    channels are {done} on {together} of {wanted} images at a time, for want of memory; cuts may differ "
-        "from those of a machine with more"
+        f"note    channels are {done} on {together} of {wanted} images at a time, for lack of memory; cuts may differ "
+        "from those on a machine with more"
     )
 
 
 def _parts(batches: Iterable[Batch], together: int) -> Iterator[Batch]:
-    """The same images and labels, so many at a time."""
+    """The same batches in parts of `together` images."""
     for images, labels in batches:
         yield from zip(torch.split(images, together), torch.split(labels, together), strict=True)

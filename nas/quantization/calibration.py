@@ -1,4 +1,4 @@
-"""The images that ranges of activations are seen on."""
+"""The images from which the ranges of activations are taken."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nas.data import Dataset, Split, make_loader
 from nas.export.quantized import Image
 
 IMAGES = 100
-"""How many, unless asked otherwise."""
+"""Default number of images."""
 
 
 def calibration_images(dataset: Dataset, count: int = IMAGES) -> Iterator[Image]:
-    """Training images (1, 3, H, W) as the network sees them in a validation, spread evenly over the split.
+    """Training images (1, 3, H, W), preprocessed as for validation and spread evenly over the split.
 
     Raises: DataError when a file cannot be read.
     """

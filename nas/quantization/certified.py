@@ -1,4 +1,4 @@
-"""What a certificate is about, as it runs here: the graph in a folder, by the runtime that was timed."""
+"""The form that a certificate is about, run on this machine: the graph in a folder, by the runtime that was timed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Look = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-    """From a picture, uint8 (H, W, 3), to its classes, uint8 (H, W)."""
+    """Maps a picture, uint8 (H, W, 3), to its classes, uint8 (H, W)."""
 
 
 def certified_form(name_or_path: str, size: tuple[int, int], *, as_timed: bool = False) -> Form:
-    """What the certificate of a network in a winner's or a run's folder is about, if it runs here at height and width
-    `size`: on all cores, on which labels do not depend, or `as_timed` on as many as were timed.
+    """The form that the certificate in a winner's or a run's folder is about, to run here at height and width `size`:
+    on all cores, whose number does not change labels, or with `as_timed` on as many as were timed.
 
-    Raises: TargetError that says why it does not; UserError for a certificate or a graph that cannot be read, or is not
-    what was certified.
+    Raises: TargetError that says why it cannot run here; UserError for a certificate or a graph that cannot be read, or
+    that differs from the certified one.
     """
     certificate = certificate_of(name_or_path)
     if certificate is None:
@@ -52,16 +52,16 @@ def _reads_graphs(target: Target) -> bool:
         return runtimes.reads_graphs(target)
     except TargetError:
         raise
-    except UserError as error:  # another package's runtime that cannot be imported
+    except UserError as error:  # a runtime of another package that cannot be imported
         raise TargetError(str(error)) from None
 
 
 @contextlib.contextmanager
 def labels_of_pictures(form: Form, size: tuple[int, int]) -> Iterator[Look]:
-    """What gives the classes of a picture of any size, as `nas.training.prediction.predict` does, by a form that sees
-    it at height and width `size`, in a process of its own.
+    """A function that gives the classes of a picture of any size, like `nas.training.prediction.predict`, by a form
+    with input height and width `size` in a process of its own.
 
-    What is given raises: UnmeasuredError when the runtime refuses the form or crashes at it; WorkerError when its
+    The function raises UnmeasuredError when the runtime refuses the form or crashes on it, and WorkerError when its
     process was ended from outside.
     """
     import numpy as np

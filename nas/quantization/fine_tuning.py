@@ -1,4 +1,4 @@
-"""Quantization-aware fine-tuning: a short training of a network that rounds as its INT8 form does."""
+"""Quantization-aware fine-tuning: a short training in which the network rounds as its INT8 form does."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from nas.training.trainer import Trainer
 from space.architecture import Architecture
 from space.network import Network
 
-RATE_SHARE = 0.05  # of a recipe's rate: the network is trained already, and must only learn to be rounded
+RATE_SHARE = 0.05  # share of the recipe's learning rate: a trained network only has to adapt to rounding
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """How long, and how."""
+    """Settings of quantization-aware fine-tuning."""
 
     epochs: int
     recipe: Recipe
-    """Of a whole training."""
+    """Recipe of a whole training, from which `own_recipe` is derived."""
     device: str = "cpu"
 
     @property
     def own_recipe(self) -> Recipe:
-        """What is trained by: the recipe at a small share of its rate, in full precision, which a grid is too fine for
-        half of, and by the statistics that are deployed.
+        """The recipe of the fine-tuning: a small share of the learning rate, full precision, since half precision is
+        too coarse for the grid, and the batch-norm statistics that are deployed.
         """
         return replace(
             self.recipe,
@@ -46,8 +46,8 @@ class FineTuning:
         )
 
     def require_memory(self, architecture: Architecture, dataset: Dataset) -> None:
-        """Raises: ArchitectureError when training the network needs more memory than there is, BusyError where others
-        hold it.
+        """Raises: ArchitectureError when training the network needs more memory than there is, BusyError when other
+        processes use it.
         """
         recipe = self.own_recipe
         stages = recipe.stages(architecture, recipe.epochs)
@@ -62,12 +62,12 @@ def fine_tuned(
     said: Callable[[str], None],
     progress: Progress | None = None,
 ) -> Network:
-    """A copy of `network` that was trained while it is rounded to `grid`, to give the labels and what `network` gives
-    in floating point (arXiv 1712.05877). `said` hears of each epoch, whose scores are of the rounded network, and
-    `progress` of every batch.
+    """A copy of `network` that was trained while rounded to `grid`, towards the labels and the floating-point outputs
+    of `network` (arXiv 1712.05877). `said` receives a line for each epoch, with scores of the rounded network;
+    `progress` is updated after every batch.
 
-    Do not call it inside a training step. Raises: TrainingError when the loss is no longer a finite number;
-    ArchitectureError when training needs more memory than there is.
+    Do not call this inside a training step. Raises: TrainingError when the loss is no longer finite; ArchitectureError
+    when training needs more memory than there is.
     """
     progress = progress or Progress(silent=True)
     trainer = Trainer(

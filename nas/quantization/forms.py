@@ -1,4 +1,4 @@
-"""The ways to run one network: a graph, and the target that runs it."""
+"""Forms: the ways to run a network, each a graph and the target that runs it."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class Form:
     """A network as it would be deployed."""
 
     target: Target
-    """Says the precision."""
+    """Runtime, device and precision."""
     graph: bytes
-    """ONNX, with labels as output."""
+    """ONNX graph with labels as output."""
     words: str = ""
-    """Which parts are quantized, where the precision does not say it all."""
+    """The parts that are quantized, where the precision alone does not say that."""
     tuned: Network | None = None
-    """The fine-tuned network that the graph is made of; None: the one that was given."""
+    """The fine-tuned network that the graph was made from; None: the original network."""
     epochs: int = 0
-    """Of that fine-tuning."""
+    """Epochs of that fine-tuning."""
 
     def __str__(self) -> str:
         return f"{self.target} ({self.words})" if self.words else str(self.target)
 
     def open(self, image: NDArray[np.float32]) -> Callable[[], NDArray[Any]]:
-        """The call that gives labels (1, H, W) for what `image` (1, 3, H, W) holds at that moment."""
+        """A function that gives labels (1, H, W) for the current content of `image` (1, 3, H, W)."""
         return cast(runtimes.GraphRuntime, runtimes.require(self.target)).open_graph(self.graph, image, self.target)
 
 
 def precisions_here(target: Target) -> tuple[Target, ...]:
-    """`target` in every precision that its runtime has here and that could pay, full precision first.
+    """`target` in every precision that its runtime offers here and that could be faster, full precision first.
 
     Raises: TargetError when its runtime reads no graphs, or is not ready here.
     """
@@ -58,5 +58,5 @@ def precisions_here(target: Target) -> tuple[Target, ...]:
 
 
 def floating(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Those that need no calibration."""
+    """The targets in floating point, which need no calibration."""
     return tuple(target for target in targets if target.precision != "int8")

@@ -1,10 +1,11 @@
-"""From a trained network to the form of it that a device runs fastest, and as well as asked.
+"""Finds the form of a trained network that a device runs fastest, among those that are accurate enough.
 
-Forms in floating point are timed and scored first; the fastest in full precision is what others would replace. INT8
-needs ranges of activations, seen on training images: convolutions alone and with what lies between them are timed, the
-faster goes on where it gains at all. Where it loses more points than asked, it is fine-tuned, if that is wanted: kept
-only where it becomes better. If that is not enough, the convolutions that lose most per multiply-add stay in floating
-point: as few as are needed, found by bisection on the validation images.
+Forms in floating point are timed and scored first; the fastest in full precision is the one that others would replace.
+INT8 needs ranges of activations, taken from training images. Two graphs are timed, one with only the convolutions
+quantized and one with the operations between them too, and those that are faster are scored. If they lose more points
+than allowed, the faster one is fine-tuned, if that is wanted, and kept where this improves it. If that is not enough,
+the convolutions that lose most per multiply-add stay in floating point: as few as are needed, found by bisection on the
+validation images.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nas.errors import TargetError, TrainingError, UnmeasuredError
 from nas.export.graph import onnx_bytes
 from nas.export.grid import grid_of
 from nas.export.quantized import Calibrated, Image
+from nas.host.words import counted
 from nas.latency.careful import FAULTS
 from nas.latency.machine import lane
 from nas.latency.meter import MeasuresFinished
@@ -39,39 +41,39 @@ if TYPE_CHECKING:
     from space.network import Network
 
 SENSITIVITY_IMAGES = 8
-MOST_KEPT = 0.5  # of the convolutions that stay in floating point, before INT8 is given up
+MOST_KEPT = 0.5  # largest share of convolutions that may stay in floating point before INT8 is given up
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationPlan:
-    """What is tried, and what may be lost."""
+    """The targets to try, and the loss of accuracy that is allowed."""
 
     targets: tuple[Target, ...]
     points: float = 0.5
-    """Of mIoU that may be lost against PyTorch in float32."""
+    """Points of mIoU that may be lost against PyTorch in float32."""
     images: int = IMAGES
-    """Of the training split, for ranges of activations."""
+    """Number of training images for the ranges of activations."""
     within: float = 0.015
     """Half of the 95 % interval of each latency, as a share of it."""
     tuning: FineTuning | None = None
-    """Where INT8 loses more than that; None: not at all."""
+    """Fine-tuning where INT8 loses more points than allowed; None: no fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """What INT8 forms are made of."""
+    """The network and calibration that INT8 forms are made from."""
 
     graph: bytes
-    """In full precision."""
+    """Graph in full precision."""
     calibrated: Calibrated
     tuned: Network | None = None
-    """The fine-tuned network that they are of; None: the one that was given."""
+    """The fine-tuned network; None: the original network."""
     epochs: int = 0
-    """Of that fine-tuning."""
+    """Epochs of that fine-tuning."""
 
 
 class Quantizer:
-    """Finds the forms of one network, on one data set.
+    """Finds the forms of one network on one data set.
 
     Do not use it inside a training step (`nas.latency.machine.lane`).
     """
@@ -85,8 +87,8 @@ class Quantizer:
         said: Callable[[str], None],
         progress: Progress | None = None,
     ) -> None:
-        """`said` hears what was found, line by line, and `progress` how far it is with what takes long. `refused` then
-        says by name why each form was left out that its runtime refused, or crashed at.
+        """`said` receives the findings line by line, and `progress` shows long steps. Afterwards `refused` has the
+        reasons, by name, for each form that its runtime refused or crashed on.
         """
         self.refused: dict[str, str] = {}
         self._network = network.eval()
@@ -98,11 +100,11 @@ class Quantizer:
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
         self._runner = Runner(dataset.size)
-        # By whether what lies between convolutions is quantized too, and whether it is for a GPU.
+        # By whether operations between convolutions are quantized too, and whether the graph is for a GPU.
         self._tuned: dict[tuple[bool, bool], Source | None] = {}
 
     def outcomes(self) -> tuple[Loss, list[Outcome]]:
-        """What may be lost, and everything that was timed.
+        """The allowed loss, and all forms that were timed.
 
         Raises: UserError when no target can be timed here in full precision or the data cannot be read; WorkerError
         when a measuring process was ended from outside.
@@ -128,7 +130,7 @@ class Quantizer:
             with lane.shared(), self._progress.over("ranges of activations", count):
                 source = Source(graph=graph, calibrated=Calibrated(graph, self._calibration_images(images)))
             self._said(f"ranges of activations from {count} training images")
-            on_gpu = all(target.on_cuda for target in to_quantize)  # else its grid is not the coarsest
+            on_gpu = all(target.on_cuda for target in to_quantize)  # otherwise another grid is coarser
             if wide := wide_words(wide_layers(self._network, on_gpu=on_gpu)):
                 self._said(wide)
             for target in to_quantize:
@@ -139,19 +141,19 @@ class Quantizer:
         if all(each.form.target.precision != "fp32" for each in outcomes):
             raise TargetError(
                 f"expected a target that runs the network in full precision, got none of "
-                f"{', '.join(map(str, forms))}; why stands above, give --target another one"
+                f"{', '.join(map(str, forms))}; the reasons are above, give another --target"
             )
 
     def _quantized(
         self, source: Source, target: Target, replaced: Outcome, loss: Loss, images: Sequence[Image]
     ) -> list[Outcome]:
-        """What INT8 comes to on one target."""
+        """The INT8 forms on one target."""
         ways = {"convolutions": False, "convolutions and what lies between": True}
         forms = [self._form(source, target, words, between=between) for words, between in ways.items()]
         tried = [each for form in forms for each in self._tried(form)]
         faster = [each for each in tried if is_faster(each.latency, replaced.latency)]
         if not faster:
-            self._say_untuned(target, f"it is not surely faster than {replaced.form}")
+            self._say_untuned(target, f"it is not significantly faster than {replaced.form}")
             return tried
         scored = self._with_scores(faster, self._scores([each.form for each in faster])[1], loss)
         found = [each for each in tried if each not in faster] + scored
@@ -187,7 +189,7 @@ class Quantizer:
     def _with_scores(
         self, tried: Sequence[Outcome], scored: Sequence[FormScores | UnmeasuredError], loss: Loss
     ) -> list[Outcome]:
-        """What was tried, with its scores; what its runtime could not run is left out, and said."""
+        """The outcomes with their scores, without forms that their runtime could not run, which are reported."""
         found = []
         for each, scores in zip(tried, scored, strict=True):
             if isinstance(scores, UnmeasuredError):
@@ -202,21 +204,21 @@ class Quantizer:
         self.refused[str(form)] = reason
 
     def _say_untuned(self, target: Target, reason: str) -> None:
-        """Why nothing is trained, where that was asked for."""
+        """Say why there is no fine-tuning, if it was asked for."""
         if self._plan.tuning is not None:
             self._said(f"{target}: not fine-tuned, since {reason}")
 
     def _fine_tuned(
         self, source: Source, coarse: Form, scored: FormScores, loss: Loss, *, between: bool
     ) -> tuple[Source, Form, FormScores] | None:
-        """What fine-tuning makes of a form that loses more than asked; None where it does not become better."""
+        """A form that loses more than allowed, after fine-tuning; None where that does not improve it."""
         tuning = self._plan.tuning
         if tuning is None:
-            self._said(f"note: {coarse} loses more than {loss.points:g} points; --epochs N fine-tunes it, rounded")
+            self._said(f"note: {coarse} loses more than {loss.points:g} points; --epochs N fine-tunes it for INT8")
             return None
         grid = between, coarse.target.on_cuda
         if grid not in self._tuned:
-            self._said(f"fine-tuning as {coarse.words} in INT8, for {_epochs(tuning.epochs)}")
+            self._said(f"fine-tuning with {coarse.words} in INT8 for {counted(tuning.epochs, 'epoch')}")
             self._tuned[grid] = self._tune(source, coarse.graph, tuning)
         tuned = self._tuned[grid]
         if tuned is None:
@@ -227,11 +229,11 @@ class Quantizer:
             self._leave_out(form, str(scores))
             return None
         better = scores.scores.miou > scored.scores.miou
-        self._said(f"{form}: {loss.words(scores)} points lost{'' if better else ', no fewer: left out'}")
+        self._said(f"{form}: {loss.words(scores)} points lost{'' if better else ', no improvement: left out'}")
         return (tuned, form, scores) if better else None
 
     def _tune(self, source: Source, quantized: bytes, tuning: FineTuning) -> Source | None:
-        """The network fine-tuned to the grid of a `quantized` graph; None where its loss does not stay finite."""
+        """The network fine-tuned for the grid of a `quantized` graph; None where the loss does not stay finite."""
         try:
             grid = grid_of(self._network, quantized)
             tuned = fine_tuned(self._network, self._dataset, grid, tuning, self._said, self._progress)
@@ -247,7 +249,7 @@ class Quantizer:
     def _relieved(
         self, source: Source, target: Target, order: Sequence[str], *, between: bool, loss: Loss
     ) -> tuple[Form, FormScores] | None:
-        """The form with the fewest of the `order`ed convolutions in floating point that is as good as asked."""
+        """The accurate enough form with the fewest convolutions in floating point, which are taken from `order`."""
 
         def tried(count: int) -> tuple[Form, FormScores] | None:
             words = f"{len(order) - count} of {len(order)} convolutions"
@@ -274,12 +276,12 @@ class Quantizer:
         with lane.shared():
             graph = source.calibrated.quantized(between=between, kept=kept, on_gpu=target.on_cuda)
         if source.tuned is not None:
-            words += f", fine-tuned for {_epochs(source.epochs)}"
+            words += f", fine-tuned for {counted(source.epochs, 'epoch')}"
         return Form(target=target, graph=graph, words=words, tuned=source.tuned, epochs=source.epochs)
 
     def _tried(self, form: Form, scored: FormScores | None = None) -> list[Outcome]:
-        """The form, timed; nothing where the runtime refuses it, or crashes at it: the other forms are looked at all
-        the same.
+        """The form with its latency; nothing where the runtime refuses it or crashes on it, so that the other forms are
+        still tried.
         """
         try:
             latency = self._meter(form.target).measure_graph(form.graph, within=self._plan.within)
@@ -293,7 +295,7 @@ class Quantizer:
         return [Outcome(form=form, latency=latency, scored=scored)]
 
     def _calibration_images(self, first: list[Image]) -> Iterator[Image]:
-        """One after the other; the `first` ones are kept for what is looked at more closely."""
+        """Calibration images; the first ones are also kept in `first`, for comparing convolutions."""
         for image in calibration_images(self._dataset, self._plan.images):
             if len(first) < SENSITIVITY_IMAGES:
                 first.append(image)
@@ -307,7 +309,7 @@ class Quantizer:
         return self._meters[target]
 
     def _scores(self, forms: Sequence[Form]) -> tuple[float, list[FormScores | UnmeasuredError]]:
-        """mIoU of PyTorch, and the scores of forms, or why one has none."""
+        """mIoU by PyTorch, and for each form its scores or the reason why it has none."""
         with self._progress.over("scored", len(self._dataset.validation)):
             scores, found = score_on_validation(forms, self._network, self._dataset, self._runner, self._progress.count)
         return scores.miou, found
@@ -316,7 +318,3 @@ class Quantizer:
 def _scores_of(outcome: Outcome) -> FormScores:
     assert outcome.scored is not None
     return outcome.scored
-
-
-def _epochs(count: int) -> str:
-    return "1 epoch" if count == 1 else f"{count} epochs"

@@ -1,4 +1,4 @@
-"""Weights that range so widely that 8 bits say little of most of them."""
+"""Convolutions whose weights range so widely that 8 bits represent most of them poorly."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from nas.export.quantized import FEWEST_CHANNELS, weight_steps
 from space.network import Network
 
-FEWEST_STEPS = 2.5  # of the grid in a channel's typical weight, so that rounding changes it by 10 % on average
-LOSSY_SHARE = 0.25  # of a convolution's channels, from which on it is told
+FEWEST_STEPS = 2.5  # grid steps in a channel's typical weight at which rounding changes it by 10 % on average
+LOSSY_SHARE = 0.25  # share of a convolution's channels from which on the user is warned
 NAMED = 5
 
 
@@ -24,8 +24,8 @@ class WideLayer:
     """Share of its output channels whose typical weight (the median of the magnitudes) is fewer than `FEWEST_STEPS`
     steps of their grid."""
     folded: bool
-    """Whether it was folded from several paths: the identity among them makes one weight of a channel far larger than
-    the others (arXiv 2212.01593)."""
+    """Whether it was folded from several paths. The identity path makes one weight of a channel far larger than the
+    others (arXiv 2212.01593)."""
 
 
 def wide_layers(network: Network, *, on_gpu: bool = False, elsewhere: bool = False) -> tuple[WideLayer, ...]:
@@ -48,7 +48,7 @@ def wide_layers(network: Network, *, on_gpu: bool = False, elsewhere: bool = Fal
 
 
 def wide_words(layers: tuple[WideLayer, ...]) -> str:
-    """What a user should know about them; empty where there are none."""
+    """A warning to the user about such layers; empty where there are none."""
     if not layers:
         return ""
     names = [f"{each.name} (re-parameterised)" if each.folded else each.name for each in layers[:NAMED]]
@@ -61,6 +61,6 @@ def wide_words(layers: tuple[WideLayer, ...]) -> str:
 
 
 def _typical_share(magnitudes: Tensor) -> Tensor:
-    """Which share of the largest the median of each channel's (C, N) weights other than 0 is; (C)."""
+    """For each channel of (C, N) magnitudes, the median of the nonzero ones as a share of the largest; (C)."""
     typical = torch.where(magnitudes > 0, magnitudes, torch.nan).nanmedian(1).values
-    return (typical / magnitudes.amax(1)).nan_to_num(torch.inf)  # a channel of zeros loses nothing
+    return (typical / magnitudes.amax(1)).nan_to_num(torch.inf)  # rounding does not change a channel of zeros

@@ -1,8 +1,8 @@
-"""Runner: runs forms of networks on images in a process of its own.
+"""Runner: runs forms of networks on images in a separate process.
 
-A runtime that crashes at a graph ends only that process: that form is refused, and the next one gets a new process. One
-process runs all forms that it is asked for. It computes only while it is asked, so whoever asks inside a training step
-(`nas.latency.machine.lane`) has it compute beside no timing; and it ends with its owner, however that ends.
+A runtime that crashes on a graph ends only that process: the form is refused, and the next form gets a new process.
+Otherwise one process runs all forms. It computes only while a request is pending, so requests made inside a training
+step (`nas.latency.machine.lane`) disturb no timing. It ends when its owner does, in whatever way.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from nas.latency.worker.replies import LONGEST_REASON, WorkerError, accept, reas
 from nas.quantization.forms import Form
 from space.errors import UserError
 
-LIMIT_SECONDS = 900.0  # for one answer: an engine of TensorRT is built in minutes
+LIMIT_SECONDS = 900.0  # for one answer: building a TensorRT engine takes minutes
 MODULE = "nas.quantization.runner_process"
 
 
 class Runner:
-    """Runs forms on `image` (1, 3, H, W), float32, which is written to in place. To be closed.
+    """Runs forms on `image` (1, 3, H, W), float32, which is written to in place. Close it after use.
 
-    Its process starts with the first form, and holds all that it ran until they are forgotten. Not for use by several
-    threads at once.
+    Its process starts with the first form and keeps every form until it is forgotten. Not thread-safe.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -41,14 +40,14 @@ class Runner:
         os.ftruncate(self._memory.fileno(), bytes_of(size))
         self.image, self._labels = shared_arrays(self._memory.fileno(), size)
         self._process: Connection | None = None
-        self._opened: dict[Form, int] = {}  # by that process, which calls it by a number
+        self._opened: dict[Form, int] = {}  # forms opened in the process, with their numbers there
         self._numbers = itertools.count()
 
     def labels(self, form: Form) -> NDArray[Any]:
         """The labels (1, H, W) that a form gives for the image.
 
-        Raises: UnmeasuredError when its runtime refuses it, crashes at it or gives something else; WorkerError when the
-        process was ended from outside.
+        Raises: UnmeasuredError when its runtime refuses the form, crashes on it or does not return labels; WorkerError
+        when the process was ended from outside.
         """
         try:
             if self._process is None:
@@ -68,9 +67,9 @@ class Runner:
         return self._labels.copy()
 
     def forget(self, form: Form) -> None:
-        """Have the process let go of a form."""
+        """Let the process close a form."""
         if form in self._opened:
-            with contextlib.suppress(WorkerError):  # it has died; the next form is told, or gets another one
+            with contextlib.suppress(WorkerError):  # the process has died; the next form gets a new one
                 self._ask({"do": "close", "form": self._opened.pop(form)})
 
     def close(self) -> None:
@@ -88,7 +87,7 @@ class Runner:
         try:
             self._process.say(request)
             reply = self._process.hear(LIMIT_SECONDS)
-        except BaseException:  # it died; or this was interrupted, and its answer would be taken for that of the next
+        except BaseException:  # it died, or this was interrupted and a late answer could be taken for the next one
             self._stop()
             raise
         accept(reply)
@@ -101,13 +100,13 @@ class Runner:
 
 
 def bytes_of(size: tuple[int, int]) -> int:
-    """Of an image and its labels, one behind the other."""
+    """Number of bytes of an image followed by its labels."""
     height, width = size
     return height * width * (3 * IMAGE.itemsize + LABELS.itemsize)
 
 
 def shared_arrays(descriptor: int, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """The image (1, 3, H, W) and the labels (1, H, W) in a piece of memory that two processes see."""
+    """The image (1, 3, H, W) and the labels (1, H, W) in memory shared by two processes."""
     height, width = size
     memory = mmap.mmap(descriptor, bytes_of(size))
     values = 3 * height * width

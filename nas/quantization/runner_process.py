@@ -1,8 +1,8 @@
 """The process that runs forms of networks: `python -m nas.quantization.runner_process DESCRIPTOR HEIGHT WIDTH`, driven
-by `nas.quantization.runner.Runner`, whose memory the DESCRIPTOR is of.
+by `nas.quantization.runner.Runner`. DESCRIPTOR is the file descriptor of the shared memory.
 
-It speaks JSON, one line each way (`nas.latency.worker.replies`): it opens graphs, runs them on the image in that memory
-and leaves labels there. It ends when its input does.
+Requests and replies are lines of JSON (`nas.latency.worker.replies`): the process opens graphs, runs them on the image
+in the shared memory and writes labels there. It ends when its input does.
 """
 
 from __future__ import annotations

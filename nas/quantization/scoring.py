@@ -1,4 +1,4 @@
-"""Scores of a network's forms on real images, each by the runtime that is timed."""
+"""Scores of a network's forms on real images, each computed by the runtime that is timed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from nas.training.scores import Scores
 from space.network import labels_of
 
 Giver = Callable[[Tensor], Tensor]
-"""From an image (1, 3, H, W) to labels (1, H, W). Raises UnmeasuredError where it cannot give them."""
+"""Maps an image (1, 3, H, W) to labels (1, H, W). Raises UnmeasuredError where it cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormScores:
-    """How well a form segments, and how often it gives PyTorch's labels."""
+    """The scores of a form, and how often its labels agree with PyTorch's."""
 
     scores: Scores
     same_labels: float
-    """Share of pixels with the label that PyTorch gives in float32."""
+    """Share of pixels that get the same label as from PyTorch in float32."""
 
 
 def score_labels(
@@ -43,14 +43,14 @@ def score_labels(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
-    """Scores of `network` in PyTorch, on the device where it is, and of what `givers` give, or why one gives nothing,
-    over `batches` of one image (1, 3, H, W) and labels (1, h, w), on a device of their own.
+    """Scores of `network` in PyTorch, on its device, and for each of `givers` its scores or the error that stopped it,
+    over `batches` of one image (1, 3, H, W) and labels (1, h, w), which may be on another device.
 
-    Labels that are given are brought to the size of the expected ones by the nearest. `guard()` is entered around every
-    batch, and `count` is told of it.
+    Labels are resized to the size of the expected ones by nearest neighbour. `guard()` is entered around every batch,
+    and `count` is called after it.
 
-    Raises: DataError when the batches hold no labelled pixel, or a label that is no class; TrainingError when a logit
-    of PyTorch's is not finite.
+    Raises: DataError when the batches contain no labelled pixel, or a label that is no class; TrainingError when a
+    logit of PyTorch's is not finite.
     """
     reference = ConfusionMatrix(num_classes)
     matrices = [ConfusionMatrix(num_classes) for _ in givers]
@@ -88,7 +88,7 @@ def score_forms(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
-    """`score_labels` of a network's `forms`, run by `runner`.
+    """`score_labels` for a network's `forms`, run by `runner`.
 
     Raises: DataError as it does; WorkerError when the runner's process was ended from outside.
     """
@@ -103,8 +103,8 @@ def score_forms(
 def score_on_validation(
     forms: Sequence[Form], network: nn.Module, dataset: Dataset, runner: Runner, count: Count = uncounted
 ) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
-    """`score_forms` over the validation images of a data set, PyTorch on the GPU of the forms where they run on one.
-    Do not call it inside a training step.
+    """`score_forms` over the validation images of a data set. If the forms run on a GPU, PyTorch runs there too. Do not
+    call this inside a training step.
     """
     if gpu := next((form.target.device for form in forms if form.target.on_cuda), ""):
         network = copy.deepcopy(network).to(gpu)
@@ -115,13 +115,13 @@ def score_on_validation(
 def confusion_of_form(
     form: Form, dataset: Dataset, split: SplitName = "validation", count: Count = uncounted
 ) -> ConfusionMatrix:
-    """The labels of a split against what a form gives, run in a process of its own and scored as `score_on_validation`
-    does. `count` is told of every image. Do not call it inside a training step.
+    """Confusion matrix of a split's labels and those of a form, which runs in a separate process as in
+    `score_on_validation`. `count` is called for every image. Do not call this inside a training step.
 
     Raises: DataError when a file of the split cannot be read; UnmeasuredError when the runtime refuses the form or
-    crashes at it; WorkerError when its process was ended from outside.
+    crashes on it; WorkerError when its process was ended from outside.
     """
-    if split == "test":  # loaders know the splits of a training
+    if split == "test":  # loaders know only the splits of a training
         dataset, split = replace(dataset, validation=dataset.test), "validation"
     batches = make_loader(dataset, split, batch_size=1, augmentation=None).epoch(0)
     matrix = ConfusionMatrix(dataset.num_classes)
@@ -138,7 +138,7 @@ def _labels_of(runner: Runner, form: Form, image: Tensor) -> Tensor:
 
 
 def _sized(labels: Tensor, expected: Tensor) -> Tensor:
-    """Labels (1, H, W) at the size of the expected ones."""
+    """Labels (1, H, W) resized to the size of the expected ones."""
     if labels.shape == expected.shape:
         return labels
     resized = nn.functional.interpolate(labels[:, None].float(), expected.shape[-2:], mode="nearest-exact")

@@ -1,4 +1,4 @@
-"""Which convolutions lose most in INT8 for what they give back: seen by quantizing each alone."""
+"""The convolutions that lose most in INT8 for the time they save, found by quantizing each alone."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def most_sensitive_first(
     guard: Guard = nullcontext,
     count: Count = uncounted,
 ) -> list[str]:
-    """Names of the convolutions, by the share of labels that change when one of them alone is quantized, per
-    multiply-add of it: what it costs to quantize it, for the time that this gives back.
+    """Names of the convolutions in descending order of sensitivity: the share of labels that change when only this one
+    is quantized, per multiply-add, that is, the loss for the time saved.
 
-    `floating` and `quantized` are the network's forms that are compared, on `images`, run by `runner`; `guard()` is
-    entered for each convolution, and `count` told of the images that it was tried on. A convolution that the runtime
-    refuses to run quantized alone, or crashes at, counts as one that changes every label, and is `said`.
+    The network's forms `floating` and `quantized` are compared on `images`, run by `runner`. `guard()` is entered for
+    each convolution, and `count` is called with the number of images. A convolution that the runtime refuses to run
+    quantized alone, or crashes on, counts as changing every label and is reported to `said`.
 
-    Raises: UnmeasuredError when that is so of the `floating` form; WorkerError when the runner's process was ended from
-    outside.
+    Raises: UnmeasuredError when the runtime refuses the `floating` form; WorkerError when the runner's process was
+    ended from outside.
     """
     work = multiply_adds(floating.graph)
     names = calibrated.convolutions

@@ -1,4 +1,4 @@
-"""What a finished network ships as on a target in lower precision."""
+"""The form in which a finished network ships on a target in lower precision."""
 
 from __future__ import annotations
 
@@ -32,27 +32,28 @@ if TYPE_CHECKING:
 
 
 def require_data_for(target: Target, dataset: Dataset | None) -> None:
-    """Raises: UserError where a target is in INT8, and there is no data set to calibrate on."""
+    """Raises: UserError where a target is in INT8 and there is no data set to calibrate on."""
     if target.precision == "int8" and dataset is None:
         raise UserError(f"{target}: expected --data to calibrate INT8 on, got none; give --data, or another precision")
 
 
 def warning_of(target: Target, network: Network) -> str:
-    """What a user should know of a network that ships on a target in INT8; empty where there is nothing."""
+    """A warning to the user about a network that ships on a target in INT8; empty where there is none."""
     if target.precision != "int8":
         return ""
     return wide_words(wide_layers(network, on_gpu=target.on_cuda, elsewhere=not _is_here(target)))
 
 
 def deployed_on(target: Target, network: Network, dataset: Dataset | None, count: Count = uncounted) -> Deployed | None:
-    """The form of a network that runs on a target in lower precision, scored by its runtime; None where that is the
-    network in full precision, and where it cannot be scored so.
+    """The form of a network on a target in lower precision, scored by its runtime; None where that is the network in
+    full precision, or where its runtime cannot score it here.
 
-    A graph in INT8 that runs elsewhere is scored by ONNX Runtime here, which its certificate says; what runs elsewhere
-    in half precision is not. `count` is told of the images that it is scored on. Do not call it inside a training step.
+    An INT8 graph for another host is scored by ONNX Runtime on this machine, as its certificate then says; forms in
+    half precision for another host are not scored. `count` is called for every scored image. Do not call this inside a
+    training step.
 
-    Raises: UserError for INT8 without a data set to calibrate on; UnmeasuredError when its runtime refuses the form, or
-    crashes at it.
+    Raises: UserError for INT8 without a data set to calibrate on; UnmeasuredError when the runtime refuses the form or
+    crashes on it.
     """
     require_data_for(target, dataset)
     if target.precision == "fp32" or dataset is None:
@@ -77,7 +78,7 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None, count
     return Deployed(
         graph=graph,
         form=str(target),
-        scored_by=str(target) if is_here else f"{scored_on} on this machine, not by what was timed",
+        scored_by=str(target) if is_here else f"{scored_on} on this machine, not by the runtime that was timed",
         scores=found.scores,
         same_labels=found.same_labels,
         miou_float32=scores.miou,
@@ -89,7 +90,7 @@ def _is_here(target: Target) -> bool:
 
 
 def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: Count = uncounted) -> Deployed:
-    """A network that PyTorch runs in half precision on the device of a target, scored there so, and in float32."""
+    """A network that PyTorch runs in half precision on a target's device, scored there in that and in float32."""
     image = torch.zeros(1, 3, *dataset.size)
     placed, held = pytorch.place(network, image, target)
     whole, _ = pytorch.place(network, image, replace(target, precision="fp32"))
@@ -101,7 +102,7 @@ def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: 
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None, device=target.device)
     batches, guard = loader.epoch(0), lane.shared_on(target.device)
     scores, (found,) = score_labels([give], whole, batches, dataset.num_classes, guard, count)
-    assert isinstance(found, FormScores), "PyTorch refuses nothing"
+    assert isinstance(found, FormScores), "PyTorch refuses no network"
     return Deployed(
         graph=None,
         form=str(target),

@@ -1,4 +1,4 @@
-"""What was found of each form of a network, and which one is kept."""
+"""The outcomes of a network's forms, and the choice of the one to keep."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ Way = TypeVar("Way")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """A form with what was measured and scored."""
+    """A form with its latency and scores."""
 
     form: Form
     latency: Latency
     scored: FormScores | None
-    """None where it is not surely faster than what it would replace."""
+    """Scores; None where it is not significantly faster than the form it would replace."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """How many points of mIoU a form may lose against PyTorch in float32."""
+    """The loss of mIoU that a form may have against PyTorch in float32."""
 
     miou: float
-    """Of PyTorch in float32, as a fraction."""
+    """mIoU by PyTorch in float32, as a fraction."""
     points: float
+    """Points of mIoU that may be lost."""
 
     def of(self, scored: FormScores) -> float:
-        """Points that a form loses; less than zero where it gains."""
+        """Points of mIoU that a form loses; negative where it gains."""
         return 100 * (self.miou - scored.scores.miou)
 
     def words(self, scored: FormScores) -> str:
-        """The same with sign and two decimals; what rounds to nothing has no sign."""
+        """The points that a form loses, with sign and two decimals; a loss that rounds to zero has no sign."""
         text = f"{self.of(scored):+.2f}"
         return text if float(text) else "0.00"
 
     def allows(self, scored: FormScores) -> bool:
-        """Whether that is as good as asked."""
+        """Whether a form loses no more points than allowed."""
         return self.of(scored) <= self.points
 
 
 def is_faster(one: Latency, other: Latency) -> bool:
-    """Whether `one` is surely the faster of two: their 95 % intervals do not meet, in milliseconds and, where both are
-    ratios to the same reference on the same runtime, as ratios.
+    """Whether `one` is significantly faster than `other`: their 95 % intervals do not overlap in milliseconds and,
+    where both are ratios to the same reference on the same runtime, as ratios.
 
-    An interval is that of a ratio. What the anchor behind it adds shows where a machine was busy, or where one of two
-    precisions was anchored anew: then it has to be as much faster as an anchor may be off.
+    An interval covers the error of the ratio, but not that of the anchor (the latency of the reference). Where a
+    machine was busy, or one of two precisions was anchored anew, `one` must be faster by as much as an anchor may be
+    off.
     """
     same_reference = reference_of(one) == reference_of(other)
     anew = same_reference and one.reference_milliseconds != other.reference_milliseconds
@@ -64,8 +66,8 @@ def is_faster(one: Latency, other: Latency) -> bool:
 
 
 def unbeaten(ways: Sequence[Way], latency_of: Callable[[Way], Latency], statistic: Statistic = "p50") -> Way:
-    """Of ways to run one network the fastest in the highest precision which the fastest in no other surely beats, in
-    its interval and in the statistic that counts.
+    """The best of several ways to run a network: the fastest way of the highest precision that no other precision's
+    fastest way significantly beats, by its interval and by the `statistic`.
     """
 
     def milliseconds(way: Way) -> float:
@@ -77,26 +79,26 @@ def unbeaten(ways: Sequence[Way], latency_of: Callable[[Way], Latency], statisti
     def beats(one: Way, other: Way) -> bool:
         return milliseconds(one) < milliseconds(other) and is_faster(latency_of(one), latency_of(other))
 
-    groups = [[way for way in ways if precision(way) == each] for each in PRECISIONS]  # the highest first
+    groups = [[way for way in ways if precision(way) == each] for each in PRECISIONS]  # highest precision first
     fastest = [min(group, key=milliseconds) for group in groups if group]
     return next(way for way in fastest if not any(beats(other, way) for other in fastest))
 
 
 def reference_of(latency: Latency) -> Target:
-    """Where the reference was timed that a latency is a ratio to: on a GPU in the precision of its own."""
+    """The target on which a latency's reference network was timed; on a GPU it has the latency's own precision."""
     return Target.parse(latency.target).of_reference()
 
 
 def fastest_whole(outcomes: Sequence[Outcome]) -> Outcome:
-    """What lower precision would replace: the fastest form in full precision."""
+    """The fastest form in full precision, which a lower precision would replace."""
     whole = [outcome for outcome in outcomes if outcome.form.target.precision == "fp32"]
     return min(whole, key=lambda outcome: outcome.latency.p50_milliseconds)
 
 
 def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
-    """Why a form is not kept, or empty when it may be: it is surely faster than `whole`, and as good as asked."""
+    """Why a form cannot be kept; empty for one that is significantly faster than `whole` and accurate enough."""
     if outcome is whole:
-        return "what the others would replace"
+        return "the form that others would replace"
     if not is_faster(outcome.latency, whole.latency):
         return times(outcome.latency, whole.latency, str(whole.form))
     if outcome.scored is None:
@@ -107,17 +109,17 @@ def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
 
 
 def times(one: Latency, other: Latency, name: str) -> str:
-    """How many times as long as the other form, of that name, one takes, in words, and whether that is sure."""
+    """The ratio of a latency to that of another form, called `name`, in words, and whether it is significant."""
     ratio = one.p50_milliseconds / other.p50_milliseconds
     words = f"takes {ratio:.2f} times as long as {name}"
     if is_faster(one, other) or is_faster(other, one):
         return words
-    return f"{words}, which is not surely {'slower' if ratio >= 1 else 'faster'}"
+    return f"{words}, not significantly {'slower' if ratio >= 1 else 'faster'}"
 
 
 def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
-    """Of the forms that nothing speaks against, the one that is `unbeaten`; the fastest in full precision where there
-    is none.
+    """The form to keep: the `unbeaten` one of the acceptable forms, or the fastest in full precision where there are
+    none.
     """
     whole = fastest_whole(outcomes)
     good = [outcome for outcome in outcomes if outcome is not whole and not against(outcome, whole, loss)]
@@ -125,7 +127,7 @@ def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
 
 
 class GivenUpError(Exception):
-    """A form that was chosen is not the faster one when it is timed once more; says why."""
+    """A chosen form turned out not to be faster when it was timed once more; the message says why."""
 
     def __init__(self, latency: Latency, reason: str) -> None:
         super().__init__(reason)
@@ -139,13 +141,13 @@ def certified(
     measure: Callable[[Form], Latency],
     said: Callable[[str], None],
 ) -> tuple[list[Outcome], Outcome, Certificate]:
-    """Every outcome as it is known in the end, the form that is kept, and its certificate.
+    """The final outcomes, the form that is kept, and its certificate.
 
-    `certify` times the form that is chosen among the others anew, and tells the latency before it writes anything; that
-    is the latency of its outcome from then on. A form that is not surely faster then too is given up for the next best,
-    and in the end for full precision: whatever a busy machine does, nothing is kept that did not win twice. What it
-    would replace is timed anew too, by `measure`, before that: between two levels of a machine a form would else win
-    against a time that is past.
+    `certify` times the chosen form again and passes on the latency before it writes anything; this becomes the latency
+    of its outcome. A form that is not significantly faster this time too is given up for the next best, and finally for
+    full precision: even on a busy machine, no form is kept that did not win twice. The form that it would replace is
+    timed again first, by `measure`: otherwise, when a machine changes its speed, a form could win against an outdated
+    latency.
     """
     found, timed_anew = list(outcomes), set[Form]()
     while True:
@@ -171,13 +173,13 @@ def certified(
 
 
 def timed_again(outcomes: Sequence[Outcome], one: Outcome, latency: Latency) -> tuple[list[Outcome], Outcome]:
-    """All outcomes, and that one, with the latency that it turned out to have."""
+    """All outcomes with the new latency of one of them, and that outcome."""
     again = replace(one, latency=latency)
     return [again if each is one else each for each in outcomes], again
 
 
 def verdict(outcome: Outcome, chosen: Outcome, outcomes: Sequence[Outcome], loss: Loss) -> str:
-    """What became of a form, in words: `kept`, or why it was not."""
+    """The verdict on a form: `kept`, or why it was not."""
     if outcome is chosen:
         return "kept"
     whole = chosen if chosen.form.target.precision == "fp32" else fastest_whole(outcomes)

@@ -1,13 +1,17 @@
-"""Samplers: one file each, found by its name. A new one is a new file here, or an entry point.
+"""Samplers, one file each, found by the name of the file. Add one as a new file here, or as an entry point.
 
-Each file offers `make(seed, startup, candidates)`: an Optuna sampler that draws from `seed` and, if it learns, draws at
-random until it was told of `startup` candidates. One that compares whole candidates finds them in `candidates`; others
-have no need of it. `RESUMES` says whether it may propose what paused at a rung once more, to be trained on: then new
-candidates begin at the lowest rung (`nas.surrogate.rungs`). Without it, or where it is false, each is trained whole.
-`STATELESS` says whether a proposal depends on nothing but what the sampler was told and the number of its trial: a run
-that goes on then need not have it propose again what it has.
-Other packages bring samplers through the entry points `framebudget.samplers` (see
-`space.extensions`). No file here imports Optuna before it is called.
+Each file has a function `make(seed, startup, candidates)`. It returns an Optuna sampler that is seeded by `seed` and,
+if it learns, draws at random until it knows the results of `startup` candidates. A sampler that compares whole
+candidates finds them in `candidates`; others ignore it. Two constants are optional:
+
+`RESUMES`: the sampler may propose a candidate again that paused at a rung, to be trained further. New candidates then
+begin at the lowest rung (`nas.surrogate.rungs`). Where it is missing or false, each candidate is trained whole.
+
+`STATELESS`: a proposal depends only on the results in the study and the number of its trial, so that a resumed run need
+not have the sampler repeat its earlier proposals.
+
+Other packages add samplers through the entry points `framebudget.samplers` (see `space.extensions`). No file here
+imports Optuna before it is called.
 """
 
 from __future__ import annotations
@@ -27,19 +31,19 @@ GROUP = "framebudget.samplers"
 
 
 class SamplerModule(Protocol):
-    """What every file in this folder offers."""
+    """The interface of every file in this folder."""
 
     def make(self, seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
         """A new sampler."""
 
 
 def names() -> tuple[str, ...]:
-    """Every sampler, by its name."""
+    """The names of all samplers."""
     return tuple(extensions.modules(__name__, GROUP))
 
 
 def resumes(name: str) -> bool:
-    """Whether a sampler of the kind `name` proposes again what paused, to be trained on.
+    """Whether the sampler `name` may propose paused candidates again, to be trained further.
 
     Raises: UserError when there is none, with the nearest known name.
     """
@@ -47,7 +51,7 @@ def resumes(name: str) -> bool:
 
 
 def stateless(name: str) -> bool:
-    """Whether a sampler of the kind `name` keeps nothing in mind beside the study.
+    """Whether the sampler `name` has no state besides the study.
 
     Raises: UserError when there is none, with the nearest known name.
     """
@@ -55,9 +59,9 @@ def stateless(name: str) -> bool:
 
 
 def make(name: str, *, seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
-    """A sampler of the kind `name`.
+    """A new sampler of the kind `name`.
 
-    Raises: UserError when there is none, with the nearest known name, or when it is asked in another way than this.
+    Raises: UserError when there is none, with the nearest known name, or when its `make` takes other parameters.
     """
     module = cast(SamplerModule, extensions.load(__name__, GROUP, name, needs=("make",)))
     signature = inspect.signature(module.make)

@@ -1,4 +1,4 @@
-"""Draws at random, whatever it is told."""
+"""Random search: independent random draws that ignore all results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make(seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
-    """It learns nothing, so `startup` means nothing to it."""
+    """A sampler that learns nothing; `startup` is ignored."""
     import optuna
 
     return optuna.samplers.RandomSampler(seed=seed)

@@ -1,4 +1,4 @@
-"""A Gaussian process over whole and short trainings, and the most improvement expected (`nas.surrogate`)."""
+"""A Gaussian process over whole and short trainings, with expected improvement (`nas.surrogate`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATELESS = True
 
 
 def make(seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
-    """Random until it was told of `startup` candidates, one at least."""
+    """A sampler that draws at random until it knows the results of `startup` candidates, at least one."""
     from nas.surrogate.sampler import SurrogateSampler
 
     return SurrogateSampler(seed=seed, startup=startup, candidates=candidates)

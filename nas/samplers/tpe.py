@@ -1,4 +1,4 @@
-"""The tree-structured Parzen estimator (Bergstra et al., NIPS 2011), as Optuna has it."""
+"""The tree-structured Parzen estimator (Bergstra et al., NIPS 2011), as implemented in Optuna."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make(seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
-    """Random until it was told of `startup` candidates, one at least."""
+    """A sampler that draws at random until it knows the results of `startup` candidates, at least one."""
     import optuna
 
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(1, startup))

@@ -1,7 +1,8 @@
-"""What is likely to be worth training next, from trainings of any fidelity.
+"""Choosing which network to train next, from trainings of any fidelity (share of a whole training).
 
-`gaussian` is the joint model of short and whole trainings, `encoding` turns genotypes into its vectors, and `choice`
-ranks candidates by it: NumPy only, no search. `sampler` is all of it as an Optuna sampler, and the one file here that
-imports Optuna when it is loaded. `candidates` is what whoever asks a sampler offers it and writes into its study,
-whatever the sampler.
+`gaussian` is the joint model of short and whole trainings, `encoding` turns genotypes into its vectors, `choice` ranks
+candidates by it, and `rungs` decides at which fidelities candidates pause. These need only NumPy and know no search.
+`sampler` combines them as an Optuna sampler; it is the only module here that imports Optuna when it is loaded. `told`
+reads results from an Optuna study, and `candidates` defines what a search offers to a sampler of any kind and writes
+into the study.
 """

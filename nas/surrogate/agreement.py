@@ -1,4 +1,4 @@
-"""Whether two scores order the same things alike."""
+"""Rank correlation between two scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import combinations
 def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Kendall's tau-b of paired values: (concordant - discordant) / sqrt(untied in one * untied in the other).
 
-    None when every pair is tied in one of the two. Kendall, "The treatment of ties in ranking problems", 1945.
+    None when either of the two has only ties. Kendall, "The treatment of ties in ranking problems", 1945.
     """
     balance = untied_first = untied_second = 0
     for (first, second), (other_first, other_second) in combinations(pairs, 2):

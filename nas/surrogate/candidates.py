@@ -1,13 +1,18 @@
-"""Where candidates come from, and what a study's trials tell: what asks a sampler offers this beside its questions.
+"""The interface between a search and its samplers: the source of candidates, and the attributes of a study's trials.
 
-A trial says in its user attributes what it is (`ANSWERS`, a genotype), of what share of a whole training it is
-(`FIDELITY`: how far that training goes, counted from the candidate's first step), and that it came to nothing
-(`WITHDRAWN`), or that another search trained it (`ELSEWHERE`), so that it can be proposed here but not trained on, and
-that it did so on other data (`OTHER_DATA`), so that its score compares with such only: whoever asks and tells writes
-them. It reports its score at the step that is from (`step_of`). A whole training is complete, one that paused before is
-pruned, and one that broke has failed. A candidate whose training goes on is another trial with the same answers. The
-study lists the numbers of trials that count as if they had never been (`FORGOTTEN`). With several budgets the genotype
-holds one more answer, which budget it is for (`BUDGET`): the same answers for another one are another network.
+The search writes user attributes into each trial:
+
+- `ANSWERS`: the genotype of the candidate;
+- `FIDELITY`: the share of a whole training that it is trained to, counted from the candidate's first step;
+- `WITHDRAWN`: the trial led to nothing and is ignored;
+- `ELSEWHERE`: another search trained the candidate, so that it can be proposed here but not resumed;
+- `OTHER_DATA`: that was on other data, so that its score is comparable only with others of this kind.
+
+A trial reports its score at the step of its fidelity (`step_of`). A whole training has the state complete, one that
+paused earlier the state pruned, and one that failed the state failed. A candidate whose training is resumed is another
+trial with the same answers. The study's attribute `FORGOTTEN` lists the numbers of trials that are ignored entirely.
+With several budgets the genotype has one more answer, the budget that it is for (`BUDGET`): the same answers for
+another budget are another network.
 """
 
 from __future__ import annotations
@@ -22,43 +27,43 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 ANSWERS = "answers"
-BUDGET = "budget"  # no axis is called so
+BUDGET = "budget"  # no axis has this name
 FIDELITY = "fidelity"
 WITHDRAWN = "withdrawn"
 ELSEWHERE = "elsewhere"
 OTHER_DATA = "other data"
 FORGOTTEN = "forgotten"
-STEPS = 1000  # a whole training, in the steps at which scores are reported
+STEPS = 1000  # the reporting step of a whole training
 
 
 def step_of(fidelity: float) -> int:
-    """The step to report a score at that is from this share of a whole training."""
+    """The step at which to report a score after this share of a whole training."""
     return STEPS if fidelity >= 1 else min(max(1, round(STEPS * fidelity)), STEPS - 1)
 
 
 def rungs_of(candidates: Candidates) -> tuple[float, ...]:
-    """The rungs of `candidates` as scores are reported at them."""
+    """The rungs of `candidates`, rounded to the steps at which scores are reported."""
     return tuple(step_of(rung) / STEPS for rung in candidates.rungs)
 
 
 class Candidates(Protocol):
-    """Points that may be tried next, and how Optuna is told of them."""
+    """Points that may be tried next, and their parameters for Optuna."""
 
     @property
     def budget(self) -> float | None:
-        """Which of several budgets the next one is for; None where there is one."""
+        """The budget, of several, that the next candidate is for; None where there is only one budget."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
-        """The shares of a whole training at which a training can pause, ascending; the last is 1. A candidate that
-        paused can be proposed again, to be trained on.
+        """The shares of a whole training at which a training can pause, ascending; the last is 1. A paused candidate
+        can be proposed again, to be trained further.
         """
 
     def around(self, best: Sequence[Point], rng: random.Random) -> Sequence[Point]:
-        """Hundreds of them: draws, and what is near the `best` so far. Some may be known."""
+        """Hundreds of points: random draws, and neighbours of the `best` so far. Some may be known already."""
 
     def facts(self, point: Point) -> Mapping[str, float]:
-        """Numbers that are known of a point before it is trained, beside its answers; always the same ones."""
+        """Numbers known about a point before its training, besides its answers; the same names for every point."""
 
     def parameters(self, point: Point) -> Mapping[str, tuple[BaseDistribution, float | int]]:
-        """A point's parameters in the study: what each is from, and its value."""
+        """A point's parameters in the study: the distribution and value of each."""

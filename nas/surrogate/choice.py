@@ -1,11 +1,11 @@
-"""Which candidate to train next, or to train on: the one from which most improvement is expected.
+"""Choice of the candidate to train next, or to train further: the one with the highest expected improvement.
 
 The index of a candidate is the expected improvement of its whole training over the best one so far, in logarithms
 (Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023), times the probability
-that it is inside every budget and trains to a score. A candidate that was trained at a lower fidelity is a candidate
-still: its index is surer, and if it is the highest then its training goes on. So short trainings go where they may
-change what is trained to the end, and the bad ones are given up without a rung of theirs being compared. Of how many
-short ones one has to go on, `nas.surrogate.rungs` says.
+that it is inside every budget and its training does not fail. Candidates that paused at a lower fidelity stay in the
+choice: their index is less uncertain, and if it is the highest, their training goes on. Short trainings thus go where
+they may change which network is trained to the end, and bad candidates are dropped without comparing them rung by rung.
+`nas.surrogate.rungs` decides how soon a paused candidate has to go on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from nas.surrogate.gaussian import Observations, Process, Vector
 from nas.surrogate.told import Running, Told
 from space.choices import Choice
 
-SHORTER = 4  # times as short as the shortest training here counts one on other data
-FEWEST = 2  # scores, before they say anything about others
+SHORTER = 4  # a training on other data counts as this many times shorter than the shortest one here
+FEWEST = 2  # scores that are needed before the model predicts others
 
 
 def choose(
@@ -31,9 +31,9 @@ def choose(
     running: Sequence[Running],
     facts: Callable[[Point], Mapping[str, float]] = lambda point: {},
 ) -> int:
-    """The index of one of `candidates`, from what was `told`, in that order, and what is being trained.
+    """The index of the best of `candidates`, given the results `told` in their order and the trainings under way.
 
-    One that was told of before at a lower fidelity may be among them. `facts` are known of all before they are trained.
+    Candidates may include those that paused at a lower fidelity. `facts` gives numbers known before a training.
     """
     assert candidates, "there is nothing to choose from"
     points = [*(each.point for each in told), *(each.point for each in running), *candidates]
@@ -45,7 +45,7 @@ def choose(
 
 
 class _Table:
-    """Vectors of what was told, of what runs, and of the candidates, in this order, and what is said about them."""
+    """Vectors of the results, of the trainings under way and of the candidates, in this order, and their indices."""
 
     def __init__(
         self, groups: Sequence[NDArray[np.float64]], networks: NDArray[np.int64], told: Sequence[Told], first: int
@@ -54,13 +54,13 @@ class _Table:
         self._groups = tuple(group.shape[1] for group in groups)
         self._networks = networks
         self._told = told
-        self._first = first  # of the candidates
+        self._first = first  # row of the first candidate
         self._scored = [
             place for place, each in enumerate(told) if each.score is not None and not (each.failed or each.over)
         ]
 
     def index(self) -> Vector:
-        """Logarithm of the expected improvement of each candidate, times the probability that it counts."""
+        """Logarithm of each candidate's expected improvement times the probability that it is valid."""
         found: Vector = np.zeros(len(self._points) - self._first)
         if len(self._scored) >= FEWEST:
             found = self._improvement()
@@ -75,11 +75,11 @@ class _Table:
         fidelities, other = np.array([each.fidelity for each in found]), np.array([each.other_data for each in found])
         if other.any() and not other.all():
             fidelities[other] = fidelities[~other].min() / SHORTER
-        highest = fidelities.max()  # where none was trained whole, the longest trainings are what is known
+        highest = fidelities.max()  # where none was trained whole, the longest trainings count as whole
         logarithms = np.log(np.minimum(fidelities / highest, 1.0))
         depths = logarithms / max(-float(logarithms.min()), 1e-9)
         scores = np.array([each.score for each in found], np.float64)
-        for kind in filter(np.any, (other, ~other)):  # each in deviations of its own
+        for kind in filter(np.any, (other, ~other)):  # each kind in its own standard deviations
             scores[kind] = _centred(scores[kind], depths[kind])
         whole = scores[depths == 0]
         observations = Observations(
@@ -93,7 +93,7 @@ class _Table:
         return _log_improvement((mean - whole.max()) / deviation) + np.log(deviation)
 
     def _predicted(self, seen: Observations) -> tuple[Vector, Vector]:
-        """Of the candidates, as if what runs had ended as expected."""
+        """Mean and deviation of the candidates, as if the trainings under way had ended with the expected scores."""
         process = Process(seen)
         running = slice(len(self._told), self._first)
         if running.start < running.stop:
@@ -102,13 +102,13 @@ class _Table:
         return process.predict(self._points[self._first :], self._networks[self._first :])
 
     def _kept(self, violations: Sequence[float | None]) -> Vector:
-        """Logarithm of the probability that a budget is kept; nothing is lost where none was exceeded."""
+        """Logarithm of the probability that a budget is kept; 0 where it was never exceeded."""
         places = [place for place, violation in enumerate(violations) if violation is not None]
         by_how_much = np.array([violations[place] for place in places], np.float64)
         count = len(self._points) - self._first
         if not (by_how_much > 0).any():
             return np.zeros(count)
-        # Whether a budget is kept matters, and hardly by how much: one that is filled is kept by a few per cent.
+        # The sign matters more than the amount: networks that fill a budget keep it only by a few per cent.
         scores = np.where(by_how_much > 0, 0.5, -0.5) + 0.5 * np.clip(by_how_much, -1, 1)
         level = scores.mean()
         process = Process(
@@ -125,8 +125,9 @@ class _Table:
 
 
 def _centred(scores: Vector, depths: Vector) -> Vector:
-    """Around each fidelity's median, in standard deviations of the fidelity that has most scores. What is farther below
-    the median than the best is above it is equally bad: the model is to tell good ones apart.
+    """Scores relative to their fidelity's median, in standard deviations of the fidelity with most scores. Scores
+    farther below the median than the best is above it are raised to that distance: the model should distinguish good
+    networks.
     """
     kinds, counts = np.unique(depths, return_counts=True)
     spread, found = 0.0, scores.copy()
@@ -139,7 +140,7 @@ def _centred(scores: Vector, depths: Vector) -> Vector:
 
 
 def _below(z: Vector) -> Vector:
-    """The normal distribution."""
+    """The cumulative distribution function of the standard normal distribution."""
     return 0.5 * np.array([math.erfc(-each / math.sqrt(2)) for each in z])
 
 
@@ -147,6 +148,6 @@ def _log_improvement(z: Vector) -> Vector:
     """Logarithm of the expected improvement of a standard normal variable over -z."""
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     near = np.log(np.maximum(density + z * _below(z), 1e-300))
-    far = np.minimum(z, -5.0)  # there the difference above is lost in rounding
+    far = np.minimum(z, -5.0)  # in this tail, rounding loses the difference above
     tail = -(far**2) / 2 - math.log(2 * math.pi) / 2 - np.log(far**2 + 3)
     return np.where(z > -5, near, tail)

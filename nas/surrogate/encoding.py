@@ -1,4 +1,4 @@
-"""Genotypes as vectors: numbers from 0 to 1, words as one place each."""
+"""Genotypes as vectors: numbers scaled to 0..1, words one-hot encoded."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from space.choices import Choice
 
 Point = Mapping[str, Choice]
-"""A genotype; answers that are not asked for are not there."""
-DECADE = 8.0  # positive numbers that differ by more than this factor differ by ratios
+"""A genotype; answers to questions that were not asked are missing."""
+DECADE = 8.0  # positive numbers that span more than this factor are scaled logarithmically
 
 
 def key(point: Point) -> tuple[tuple[str, Choice], ...]:
-    """The same for the same answers, which are asked for in one order."""
+    """A hashable key, equal for equal answers, since questions are always asked in the same order."""
     return tuple(point.items())
 
 
 def encode(points: Sequence[Point]) -> NDArray[np.float64]:
-    """One row a point; the columns depend on all points together, and say nothing of what is the same everywhere.
+    """A matrix with one row per point. Its columns depend on all points together; values that never differ have none.
 
-    A number is from 0 to 1 between the smallest and the largest one, by ratios where these are far apart. A word is as
-    far from each other word as the smallest number from the largest one, and so is an answer from a missing one.
+    Numbers are scaled from 0 (the smallest) to 1 (the largest), logarithmically where these are far apart. Two
+    different words are as far apart as the smallest and the largest number, and so are an answer and a missing one.
     """
     names = sorted({name for point in points for name in point})
     columns: list[NDArray[np.float64]] = []
     for name in names:
         answers = [point.get(name) for point in points]
         if {*map(type, answers)} <= {int, float, type(None)}:
-            columns += _numbers(np.array(answers, np.float64))  # a missing one is NaN
+            columns += _numbers(np.array(answers, np.float64))  # missing answers become NaN
         else:
             columns += _words([repr(answer) for answer in answers])
     return np.stack(columns, axis=1) if columns else np.zeros((len(points), 1))

@@ -1,16 +1,18 @@
-"""A Gaussian process over networks and fidelities: what a whole training will score, from whole and from short ones.
+"""A Gaussian process over networks and fidelities that predicts the scores of whole trainings from whole and short
+ones.
 
-One kernel (Matérn 5/2 with a length of its own for each column) says how far networks are alike, another term what is
-peculiar to a network. Both are shared between fidelities as far as scores there are correlated, which is learned. What
-long trainings add to short ones is also linear in the columns: some choices pay only then. Each
-fidelity has a level of its own, of which nothing is assumed, and short trainings a spread of their own. After Kennedy
-and O'Hagan, "Predicting the output from a complex computer code when fast approximations are available", 2000.
+The covariance has a kernel for the similarity of networks (Matérn 5/2 with a length scale for each column) and a term
+peculiar to each network. Fidelities share both to the extent that their scores are correlated, which is learned. Longer
+trainings also add a term that is linear in the columns, since some choices pay only then. Each fidelity has its own
+mean, with a wide prior, and short trainings have their own spread. After Kennedy and O'Hagan, "Predicting the output
+from a complex computer code when fast approximations are available", 2000.
 
-Lengths have a prior around 0.35 times the root of the number of columns, as Hvarfner et al., "Vanilla Bayesian
-Optimization Performs Great in High Dimensions", 2024, found it to hold, in each group of columns by itself: what a few
-numbers say that are known of every network is not lost among a hundred answers. The most likely parameters under it are
-found by a fixed number of steps, so that the same observations give the same model. Of many observations some hundreds
-find them, and all are used to predict: each step takes the cube of their number.
+Length scales have a prior around 0.35 times the square root of the number of columns, as Hvarfner et al., "Vanilla
+Bayesian Optimization Performs Great in High Dimensions", 2024, recommend. It is applied to each group of columns
+separately, so that the few facts known about every network are not lost among a hundred answers. The most likely
+parameters are found in a fixed number of steps, so that the same observations give the same model. A step takes time
+cubic in the number of observations; where there are many, parameters are fitted to a few hundred of them, and all are
+used for predictions.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ Vector = NDArray[np.floating[Any]]
 Matrix = NDArray[np.floating[Any]]
 
 STEPS = 30
-MOST_FITTED = 400  # observations that parameters are found by
+MOST_FITTED = 400  # observations to which parameters are fitted, at most
 RATE = 0.15
-LENGTH = 0.35  # times the root of the number of columns in a group
-LEVEL = 25.0  # variance of a fidelity's mean, in units of the scores' own
-# Logarithms of parameters other than lengths: where they are before anything is seen, and how surely.
-# Variance that is shared with alike networks; that is peculiar to one; of noise; how fast what is shared, and what is
-# peculiar, is lost from the shortest training to the whole one; spread of the shortest training's scores; variance of
-# what is added linearly.
+LENGTH = 0.35  # prior length scale, as a multiple of the square root of the number of columns in a group
+LEVEL = 25.0  # prior variance of a fidelity's mean, in units of the scores' variance
+# Prior means and standard deviations of the logarithms of all parameters other than length scales: variance shared by
+# similar networks; variance peculiar to a network; noise variance; rates at which the shared and the peculiar part
+# decorrelate from the shortest training to the whole one; spread of the shortest training's scores; variance of the
+# linear term.
 EXPECTED = np.log([1.0, 0.05, 0.02, 0.3, 1.0, 1.0, 0.1])
 SURENESS = np.array([0.7, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0])
 LENGTH_SURENESS = 0.75
@@ -40,32 +42,32 @@ LENGTH_SURENESS = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """What was seen, one entry a training."""
+    """Observed trainings, one entry each."""
 
     points: Matrix
-    """One row each."""
+    """Vectors of the networks, one row per training."""
     groups: tuple[int, ...]
-    """How many columns each group of them has, in their order."""
+    """Number of columns of each group, in their order."""
     networks: NDArray[np.int64]
-    """Which ones are of the same network."""
+    """Numbers of the networks; trainings of the same network have the same number."""
     depths: Vector
-    """0 for whole trainings, down to -1 for the shortest ones."""
+    """Depths of the trainings: 0 for whole ones, down to -1 for the shortest."""
     scores: Vector
-    """Centred and scaled."""
+    """Centred and scaled scores."""
 
 
 class Process:
-    """The model of some observations."""
+    """The Gaussian process conditioned on observations."""
 
     def __init__(self, seen: Observations, parameters: Vector | None = None) -> None:
-        """`parameters`: those of another model; fitted where there are none."""
+        """`parameters`: parameters of another model; None: fit them."""
         if parameters is None and (few := _few(seen)) is not seen:
             parameters = Process(few)._parameters
         self._seen = seen
         self._same = (seen.networks[:, None] == seen.networks[None]).astype(np.float64)
         self._apart = np.abs(seen.depths[:, None] - seen.depths[None])
         self._levels = LEVEL * (self._apart == 0)
-        # Of the way from the shortest training to the whole one; nothing is added where there are no others.
+        # Weight of the linear term: 0 for the shortest training, 1 for the whole one; 0 where all are whole.
         self._added = (1 + seen.depths) * bool((seen.depths < 0).any())
         self._linear = _slopes(seen.points, seen.points) * np.outer(self._added, self._added)
         self._parameters: Vector = self._fitted() if parameters is None else parameters
@@ -74,7 +76,7 @@ class Process:
         self._weights = _solve(self._root, _solve(self._root, seen.scores), transposed=True)
 
     def predict(self, points: Matrix, networks: NDArray[np.int64]) -> tuple[Vector, Vector]:
-        """Mean and standard deviation of what whole trainings of these networks score, noise aside."""
+        """Mean and standard deviation, without noise, of the scores of whole trainings of these networks."""
         seen = self._seen
         columns = points.shape[1]
         lengths = np.exp(self._parameters[:columns])
@@ -92,7 +94,7 @@ class Process:
         return covariance.T @ self._weights, np.sqrt(np.maximum(variance, 1e-10))
 
     def believing(self, points: Matrix, networks: NDArray[np.int64], scores: Vector) -> Process:
-        """The same model, as if it had also seen whole trainings of these networks with these scores."""
+        """The same model with added observations: whole trainings of these networks with these scores."""
         seen = self._seen
         more = Observations(
             points=np.concatenate([seen.points, points]),
@@ -123,8 +125,8 @@ class Process:
         return best
 
     def _covariance(self, parameters: Vector) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-        """Of all observations; of it what is shared by alike networks, what is peculiar to one, and what the first
-        of these is to be multiplied by for its slope along the lengths.
+        """The covariance of all observations, its part shared by similar networks, its part peculiar to a network, and
+        the factor for the gradient of the shared part along the length scales.
         """
         seen = self._seen
         columns = seen.points.shape[1]
@@ -169,7 +171,7 @@ class Process:
 
 
 def _few(seen: Observations) -> Observations:
-    """Those of some networks where they are many: most of networks that were trained whole, and some of the others."""
+    """At most about `MOST_FITTED` observations: mostly of networks that were trained whole, and some of the others."""
     if len(seen.scores) <= MOST_FITTED:
         return seen
     whole = np.isin(seen.networks, seen.networks[seen.depths == 0])
@@ -185,8 +187,8 @@ def _few(seen: Observations) -> Observations:
 
 
 def _spread(networks: NDArray[np.int64], group: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
-    """Which observations of a group: of networks that are spread evenly over the order in which they were seen, as many
-    as have so `most` observations.
+    """A mask of at most about `most` observations of a group: those of networks spread evenly over the order in which
+    they were first seen.
     """
     found = np.unique(networks[group])  # numbered in that order
     count = min(len(found), len(found) * most // max(1, int(group.sum())))
@@ -195,7 +197,7 @@ def _spread(networks: NDArray[np.int64], group: NDArray[np.bool_], most: int) ->
 
 
 def _centred(points: Matrix) -> Matrix:
-    """From -1.7 to 1.7, so that what is spread evenly has a variance of 1; all columns together weigh as one."""
+    """Columns centred and scaled to variance 1 if uniform (-1.7 to 1.7), with all columns together weighing as one."""
     centred: Matrix = (points - 0.5) * np.sqrt(12 / points.shape[1])
     return centred
 
@@ -214,12 +216,12 @@ def _squares(left: Matrix, right: Matrix) -> Matrix:
 
 
 def _matern(squares: Matrix) -> tuple[Matrix, Matrix]:
-    """Matérn 5/2, and its slope along the logarithm of a length over the squared distance in it."""
+    """Matérn 5/2 kernel, and its gradient along the logarithm of a length scale, divided by the squared distance."""
     distance = np.sqrt(5 * squares)
     falling = np.exp(-distance)
     return (1 + distance + distance**2 / 3) * falling, 5 / 3 * (1 + distance) * falling
 
 
 def _solve(root: Matrix, right: Matrix, *, transposed: bool = False) -> Matrix:
-    """What the triangular root of a covariance, or its transpose, has to be multiplied by to give `right`."""
+    """Solve for x: `root` @ x = `right`, or with the transposed `root`, which is a covariance's Cholesky factor."""
     return np.linalg.solve(root.T if transposed else root, right)

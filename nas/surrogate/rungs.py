@@ -1,16 +1,16 @@
-"""Which rungs are worth it, and when one that paused has to go on.
+"""Decides which rungs are worthwhile, and when a paused candidate has to go on.
 
-A rung is a share of a whole training at which its schedule has come to its end. What trainings below a rung may cost
-before one has to go on to it is a fixed share of what that rung costs, whatever a short training costs and however well
-it ranks: in replays (`studies/search`) such a share found as much as those that theories give for how well the two are
-correlated, and more where a short training is dear, since networks that are far apart are ordered much better than the
-good ones are.
+A rung is a share of a whole training at which a learning rate schedule has ended. Before a candidate has to go on to a
+rung, the trainings below it may cost a fixed share of that rung's cost, independent of how much a short training costs
+and how well it ranks. In replays (`studies/search`), a fixed share found networks as good as shares derived from the
+correlation of the two rungs, and better ones where short trainings are expensive: short trainings rank very different
+networks much better than they rank the good ones.
 
-A rung that is seen to tell too little for its cost is left out, and candidates train on to the next. What it is worth
-follows from its correlation with whole trainings (Peherstorfer, Willcox and Gunzburger, "Optimal model management for
-multifidelity Monte Carlo estimation", 2016). That is of ranks (Kendall's tau of the networks that both rungs know), and
-as those that went on are the better ones, among which scores differ less, it is corrected for that range (Thorndike,
-"Personnel selection", 1949).
+A rung that tells too little for its cost is left out, and candidates train on to the next. Its worth follows from its
+correlation with whole trainings (Peherstorfer, Willcox and Gunzburger, "Optimal model management for multifidelity
+Monte Carlo estimation", 2016). This is a rank correlation, from Kendall's tau over the networks with scores at both
+rungs. Since only the better networks went on, and their scores differ less, it is corrected for the restricted range
+(Thorndike, "Personnel selection", 1949).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from nas.surrogate.agreement import kendall_tau
 from nas.surrogate.encoding import key
 from nas.surrogate.told import Known, Told
 
-SHARE = 0.6  # of what a rung costs: so much goes into trainings below it before one of them has to go on
-# Rank correlation of the lowest rung with whole trainings, before it is measured, however dear it is: of networks that
-# were trained for one epoch and for four (`studies/search/camvid.csv`) it is 0.8, with those left out that a search
-# proposed 0.77, as their Kendall's tau of 0.60 and 0.56 has it; rounded down. A search soon measures its own.
+SHARE = 0.6  # share of a rung's cost that trainings below it may take before one of them has to go on
+# Assumed rank correlation of the lowest rung with whole trainings before a search has measured its own, whatever the
+# rung costs. Networks trained for one epoch and for four (`studies/search/camvid.csv`) have 0.8, or 0.77 without those
+# that a search proposed (from Kendall's tau of 0.60 and 0.56); this is rounded down.
 EXPECTED = 0.75
-SURENESS = 16  # measured pairs that this counts for: Kendall's tau of so many is off by 0.2
-LEAST_GAIN = 0.01  # of the effort, for a rung that is to be used
+SURENESS = 16  # number of measured pairs that the assumption weighs as much as: the error of their Kendall's tau is 0.2
+LEAST_GAIN = 0.01  # share of the effort that another rung has to save
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +40,15 @@ class Ladder:
     """The rungs in use."""
 
     rungs: tuple[float, ...]
-    """Ascending; the last is 1."""
+    """The rungs, ascending; the last is 1."""
 
     def after(self, fidelity: float) -> float:
-        """The rung that a candidate is trained to next which has so much behind it."""
+        """The next rung for a candidate that has been trained to `fidelity`."""
         return next((rung for rung in self.rungs if rung > fidelity), 1.0)
 
     def due(self, known: Known) -> tuple[float, ...]:
-        """The rungs for which enough was spent below them, descending: one that paused has to go on to the highest of
-        these that one can go on to.
+        """The rungs below which enough was spent, descending: a paused candidate has to go on to the highest of these
+        that any can go on to.
         """
         found = []
         for rung in self.rungs[:0:-1]:
@@ -57,15 +57,15 @@ class Ladder:
                 if fidelity >= rung:
                     break
                 since.append(fidelity)
-            first = len(since) == len(known.begun)  # which goes on at once
+            first = len(since) == len(known.begun)  # no candidate has reached this rung: one goes on at once
             if since and (first or sum(since) >= SHARE * rung):
                 found.append(rung)
         return tuple(found)
 
 
 def ladder(told: Sequence[Told], rungs: Sequence[float]) -> Ladder:
-    """What to use of `rungs`, from what is known of them: those with which most is learned of whole trainings for the
-    same effort, and as few as are nearly as good.
+    """The subset of `rungs` to use, given the results so far: the one that needs the least effort to learn equally much
+    about whole trainings, and of nearly equal ones the one with the fewest rungs.
     """
     scores: dict[object, dict[float, float]] = {}
     for each in told:
@@ -83,7 +83,7 @@ def ladder(told: Sequence[Told], rungs: Sequence[float]) -> Ladder:
 
 
 def begun_per_training(rungs: Sequence[float]) -> float:
-    """How many candidates begin for the effort of one whole training, where each rung is gone on to at the latest."""
+    """Number of candidates that begin per effort of one whole training, if each rung is reached as late as allowed."""
     rate, before = 1 / rungs[0], rungs[0]
     for rung in rungs[1:]:
         below = SHARE * rung
@@ -92,13 +92,13 @@ def begun_per_training(rungs: Sequence[float]) -> float:
 
 
 def _steps(rungs: Sequence[float], squares: Mapping[float, float]) -> list[tuple[float, float]]:
-    """For each rung what it costs after the one before, and how much more of whole trainings it explains."""
+    """For each rung, its cost beyond the rung before, and how much more of whole trainings' variance it explains."""
     pairs = itertools.pairwise((0.0, *rungs))
     return [(rung - before, squares[rung] - squares.get(before, 0.0)) for before, rung in pairs]
 
 
 def _effort(rungs: Sequence[float], squares: Mapping[float, float]) -> float:
-    """What it takes to learn as much as by whole trainings alone, as a share of these; infinite where a rung explains
+    """The effort to learn as much as by whole trainings alone, as a share of theirs. Infinite where a rung explains
     less for its cost than the next one, which would then have as many trainings.
     """
     steps = _steps(rungs, squares)
@@ -109,7 +109,7 @@ def _effort(rungs: Sequence[float], squares: Mapping[float, float]) -> float:
 
 
 def _correlation(scores: Sequence[Mapping[float, float]], rung: float, lowest: float) -> float:
-    """Of scores at a rung with those of whole trainings; 0 to just below 1."""
+    """Rank correlation of scores at a rung with those of whole trainings, from 0 to just below 1."""
     expected: float = EXPECTED ** (math.log(rung) / math.log(lowest))
     pairs = [(each[rung], each[1.0]) for each in scores if rung in each and 1.0 in each]
     tau = kendall_tau(pairs)
@@ -118,12 +118,12 @@ def _correlation(scores: Sequence[Mapping[float, float]], rung: float, lowest: f
     measured = math.sin(math.pi / 2 * max(tau, 0.0))
     every = _spread([each[rung] for each in scores if rung in each])
     these = _spread([first for first, _ in pairs])
-    wider = max(1.0, every / these) if these else 1.0  # where most are tied at the top, nothing is known of the range
+    wider = max(1.0, every / these) if these else 1.0  # no correction where scores are tied and the range is unknown
     measured = measured * wider / math.sqrt(1 + measured**2 * (wider**2 - 1))
     return min(0.99, (SURENESS * expected + len(pairs) * measured) / (SURENESS + len(pairs)))
 
 
 def _spread(values: Sequence[float]) -> float:
-    """The standard deviation, those far below the median as `nas.surrogate.choice` takes them."""
+    """The standard deviation, with values far below the median raised as in `nas.surrogate.choice`."""
     apart = np.asarray(values) - np.median(values)
     return float(np.maximum(apart, -apart.max()).std())

@@ -1,6 +1,6 @@
-"""The surrogate as an Optuna sampler: it reads the study's trials, and answers all questions of a new one at once.
+"""The surrogate as an Optuna sampler: it reads the study's trials and sets all parameters of a new one at once.
 
-`nas.surrogate.candidates` says what its trials are expected to tell.
+`nas.surrogate.candidates` describes the attributes that it expects of the trials.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from nas.surrogate.encoding import Point, key
 from nas.surrogate.rungs import ladder
 from nas.surrogate.told import Told, best_of, known_of
 
-ENQUEUED = "fixed_params"  # as Optuna keeps the parameters of such a trial
-BEST = 8  # whose neighbourhood is looked at
+ENQUEUED = "fixed_params"  # Optuna's system attribute with the parameters of an enqueued trial
+BEST = 8  # candidates whose neighbours are considered
 
 
 class SurrogateSampler(optuna.samplers.BaseSampler):
-    """The best of many candidates; at random until it was told of `startup`."""
+    """Proposes the best of many candidates; draws at random until it knows `startup` results."""
 
     def __init__(self, *, seed: int, startup: int, candidates: Candidates) -> None:
         self._seed = seed
@@ -33,7 +33,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         self._chosen: dict[str, Any] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Choose a point: its parameters are all that the trial will be asked for. One that was enqueued is a point."""
+        """Choose a point, whose parameters are all that the trial will be asked for. Enqueued trials have theirs."""
         parameters = {}
         point = None if trial.system_attrs.get(ENQUEUED) else self._choice(study, trial)
         if point is not None:
@@ -44,13 +44,13 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The values of the point that was chosen."""
+        """The parameter values of the chosen point."""
         return self._chosen
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """At random, before there is a choice."""
+        """A random value, used until the sampler can choose."""
         seed = random.Random(f"{self._seed}/{trial.number}/{param_name}").randrange(2**32)
         return optuna.samplers.RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
 
@@ -78,7 +78,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         return candidates[choose(candidates, told, known.running, self._candidates.facts)] if candidates else None
 
     def _best(self, told: Sequence[Told]) -> list[Point]:
-        """The best so far for the budget that is proposed for, then as they would be for it those of the others."""
+        """The best points so far for the current budget, then those of other budgets, changed to this one."""
         best, budget = best_of(told), self._candidates.budget
         if budget is None:
             return [each.point for each in best]

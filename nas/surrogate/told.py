@@ -1,4 +1,4 @@
-"""What a study of trainings tells: how each ended, and which are under way."""
+"""The results in a study of trainings: how each ended, and which are under way."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """How one training of a candidate ended, or that it cannot be trained."""
+    """The result of a candidate's training, or of a candidate that cannot be trained."""
 
     point: Point
     score: float | None
-    """The higher the better; None where there is none."""
+    """Score, higher is better; None where there is none."""
     fidelity: float = 1.0
-    """The share of a whole training that is behind it, above 0."""
+    """Share of a whole training that it was trained for, above 0."""
     violations: Mapping[str, float] = field(default_factory=dict)
-    """By which share each budget was exceeded, by its name; 0 or less: kept."""
+    """Share by which each budget, by its name, was exceeded; 0 or less where it was kept."""
     failed: bool = False
-    """Whether it broke for reasons of its own."""
+    """Whether its training failed for reasons of its own."""
     elsewhere: bool = False
-    """Whether it was trained by another search, and cannot be trained on."""
+    """Whether it was trained by another search, and cannot be trained further here."""
     other_data: bool = False
-    """Whether that was on other data: then its score compares with those of its kind only."""
+    """Whether that was on other data: its score is then comparable only with others of this kind."""
 
     @property
     def over(self) -> bool:
@@ -41,7 +41,7 @@ class Told:
 
     @property
     def paused(self) -> bool:
-        """Whether it can be trained on."""
+        """Whether it can be trained further."""
         return self.score is not None and self.fidelity < 1 and not (self.over or self.elsewhere)
 
 
@@ -51,23 +51,23 @@ class Running:
 
     point: Point
     fidelity: float = 1.0
-    """The share of a whole training that it will have behind it."""
+    """Share of a whole training that it is being trained to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """All that a study says, in the order of its trials."""
+    """All results of a study, in the order of its trials."""
 
     told: tuple[Told, ...] = ()
     running: tuple[Running, ...] = ()
     withdrawn: tuple[Point, ...] = ()
-    """What came to nothing new: of no interest, and of no consequence."""
+    """Points that led to nothing new and are ignored."""
     begun: tuple[float, ...] = ()
-    """The share of a whole training that each training had behind it or will have, in the order in which they began."""
+    """Share of a whole training that each training reached or will reach, in the order in which they began."""
 
 
 def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
-    """What a study says, the trial of the number `but` left out, and all that is forgotten."""
+    """The results of a study, without the trial numbered `but` and forgotten ones."""
     from optuna.trial import TrialState
 
     left_out = {but, *study.user_attrs.get(FORGOTTEN, ())}
@@ -92,12 +92,12 @@ def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
 
 
 def _share(trial: FrozenTrial) -> float | None:
-    """What a training had behind it or will have; None where there was none."""
+    """The share of a whole training that a trial reached or will reach; None where it was not trained."""
     from optuna.trial import TrialState
 
     told = _told(trial)
     if trial.state == TrialState.RUNNING or (told.failed and told.score is None):
-        return float(trial.user_attrs[FIDELITY])  # that it was begun for
+        return float(trial.user_attrs[FIDELITY])  # the fidelity that it was begun for
     return None if told.score is None else told.fidelity
 
 
@@ -117,8 +117,8 @@ def _told(trial: FrozenTrial) -> Told:
 
 
 def _levelled(told: Sequence[Told]) -> Sequence[Told]:
-    """Scores of several budgets as what they are above the median of their own, so that they compare: what is good for
-    a small budget scores less than anything for a large one.
+    """With several budgets, scores relative to the median of their budget, so that they are comparable: a good network
+    for a small budget scores lower than any for a large one.
     """
     scores: dict[tuple[object, float], list[float]] = defaultdict(list)
     for each in told:
@@ -136,6 +136,6 @@ def _levelled(told: Sequence[Told]) -> Sequence[Told]:
 
 
 def best_of(told: Sequence[Told]) -> list[Told]:
-    """Those that scored inside their budgets: whole trainings, then the longest of the others, the best first."""
+    """The results inside their budgets, by descending fidelity and then score."""
     scored = [(each.fidelity, each.score, each) for each in told if each.score is not None and not each.over]
     return [each for _, _, each in sorted(scored, key=lambda each: (-each[0], -each[1]))]

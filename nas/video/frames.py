@@ -1,7 +1,7 @@
-"""Frames of videos and cameras, and videos that are written, by OpenCV.
+"""Reading frames from videos and cameras, and writing videos, with OpenCV.
 
-FFmpeg, which decodes for OpenCV, would also fetch addresses, follow playlists to wherever they lead and draw texts as
-pictures. So a video is a file that is here, in one of the usual containers by its content, and that opens nothing else.
+FFmpeg, which decodes for OpenCV, would also fetch URLs, follow playlists and render text files as pictures. For safety,
+a video must be a local file in one of the usual containers, judged by its content, and may open no other files.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from space.errors import UserError
 CONTAINERS = "MP4, MOV, Matroska, WebM, AVI or MPEG"
 CODEC = "mp4v"
 USUAL_RATES = (1.0, 240.0)
-"""Frames per second; a file or a camera that says something else is taken to have DEFAULT_RATE."""
+"""Plausible frames per second; DEFAULT_RATE is assumed for a file or a camera that reports another rate."""
 DEFAULT_RATE = 25.0
-CUT_SHORT = 0.9  # of the frames that a header announces, which is an estimate in some containers
+CUT_SHORT = 0.9  # least share of the frames that a header announces, which is an estimate in some containers
 _DEMUXERS = "mov,matroska,avi,mpegts,mpeg"  # FFmpeg's names of CONTAINERS
 _CAMERA = re.compile(r"[0-9]{1,2}")
 
@@ -37,17 +37,17 @@ Source = Path | int
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Video:
-    """What is read, one frame at a time."""
+    """An open video, read one frame at a time."""
 
     frames: Iterator[NDArray[np.uint8]]
-    """Each (H, W, 3), RGB."""
+    """Frames (H, W, 3), RGB."""
     frames_per_second: float
 
 
 def source_of(text: str) -> Source:
     """The file or the camera that `text` names.
 
-    Raises: DataError when there is no such file; UserError for an address.
+    Raises: DataError when there is no such file; UserError for a URL.
     """
     if _CAMERA.fullmatch(text):
         return int(text)
@@ -55,19 +55,19 @@ def source_of(text: str) -> Source:
     if path.is_file():
         return path
     if "://" in text:
-        raise UserError(f"--video: expected a file or a camera's number, got the address {text}; fetch it first")
+        raise UserError(f"--video: expected a file or a camera's number, got the address {text}; download it first")
     if path.exists():
         raise DataError(f"{text}: expected a video file, got a folder or a device; give a file or a camera's number")
     raise DataError(f"{text}: expected a video file or a camera's number such as 0, got no such file; check the path")
 
 
 def name_of(source: Source) -> str:
-    """What files about it are called."""
+    """The base name of files made from a source."""
     return f"camera{source}" if isinstance(source, int) else source.stem
 
 
 def opencv() -> Any:
-    """The module `cv2`; what it and FFmpeg would tell the terminal is told by us, unless their variables are set.
+    """The module `cv2`, with its own messages and FFmpeg's silenced unless their environment variables are set.
 
     Raises: UserError when it is not installed.
     """
@@ -76,16 +76,18 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError:
-        raise UserError("videos and cameras need OpenCV, which is not here; pip install 'framebudget[video]'") from None
+        raise UserError(
+            "videos and cameras need OpenCV, which is not installed; pip install 'framebudget[video]'"
+        ) from None
     return cv2
 
 
 @contextlib.contextmanager
 def opened(source: Source) -> Iterator[Video]:
-    """The video at `source`, until the block ends.
+    """The video at `source`, open until the context ends.
 
-    Raises: DataError for a file that is no video or has more pixels than a picture may have, and for a camera that
-    does not open; while frames are read, when there is none, or when a file ends long before its header says.
+    Raises: DataError for a file that is no video or has more pixels than an image may have, and for a camera that does
+    not open. Also while frames are read: when there is none, or when a file ends long before its header says.
     """
     from nas.data.decoding import MOST_PIXELS
 
@@ -93,10 +95,10 @@ def opened(source: Source) -> Iterator[Video]:
     if isinstance(source, int):
         capture = cv2.VideoCapture(source, cv2.CAP_V4L2)
     else:
-        # Read at every opening. Nothing but files, no playlists, and no larger frame whatever the header says.
+        # OpenCV reads this at every opening. It allows only files, no playlists, and no larger frames.
         options = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS, "max_pixels": MOST_PIXELS}
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(f"{name};{value}" for name, value in options.items())
-        # Absolute: what stands before a colon would be a protocol.
+        # An absolute path, since FFmpeg takes anything before a colon for a protocol.
         capture = cv2.VideoCapture(str(source.absolute()), cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
@@ -116,10 +118,13 @@ def opened(source: Source) -> Iterator[Video]:
 def _not_opened(source: Source) -> str:
     if isinstance(source, int):
         return (
-            f"--video: camera {source} does not open; expected /dev/video{source}, which no other program uses; "
-            "check the number and its permissions"
+            f"--video: camera {source} does not open; expected /dev/video{source}, not used by another program; "
+            "check the number and the device's permissions"
         )
-    return f"{source}: expected a video ({CONTAINERS}), got something else or a damaged one; convert or fetch it again"
+    return (
+        f"{source}: expected a video ({CONTAINERS}), got something else or a damaged file; convert it or download it "
+        "again"
+    )
 
 
 def _frames(capture: Any, source: Source) -> Iterator[NDArray[np.uint8]]:
@@ -135,13 +140,13 @@ def _frames(capture: Any, source: Source) -> Iterator[NDArray[np.uint8]]:
     announced = int(capture.get(opencv().CAP_PROP_FRAME_COUNT))
     if isinstance(source, Path) and count < CUT_SHORT * announced:
         raise DataError(
-            f"{source}: expected some {announced} frames, as its header says, got {count}: it is cut short or damaged; "
-            "fetch or convert it again"
+            f"{source}: expected about {announced} frames by its header, got {count}: it is cut short or damaged; "
+            "download or convert it again"
         )
 
 
 def write_caption(frame: NDArray[np.uint8], text: str) -> None:
-    """Write white on black into the upper left corner of a frame (H, W, 3), in place."""
+    """Write white text on black into the upper left corner of a frame (H, W, 3), in place."""
     cv2 = opencv()
     scale = max(0.4, frame.shape[0] / 900)
     thickness = max(1, round(1.5 * scale))
@@ -155,14 +160,15 @@ MOST_ODD_RATE = 65.0  # frames per second
 
 
 class VideoFile:
-    """A video that is being written (MP4, codec mp4v), at its path once the block ends, by an error or Ctrl-C too.
+    """A video that is being written (MP4, codec mp4v). It appears at its path when the context ends, even by an error
+    or Ctrl-C.
 
-    Without a frame nothing is left. The codec has even sizes: an odd last row or column is left out.
+    Without frames no file is left. The codec needs even sizes: an odd last row or column is left out.
     """
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self.path = path
-        # The codec counts time in at most 65,535ths of a second, which odd rates of slow motion do not fit.
+        # The codec counts time in at most 65,535ths of a second, too coarse for fractional rates of slow motion.
         self._rate = frames_per_second if frames_per_second <= MOST_ODD_RATE else round(frames_per_second)
         self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished.mp4")
         self._writer: Any = None
@@ -175,7 +181,7 @@ class VideoFile:
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Add a frame (H, W, 3), RGB.
 
-        Raises: DataError when it has another size than those before, or one that the codec does not have.
+        Raises: DataError when its size differs from that of the frames before, or the codec does not support it.
         """
         if self._writer is None:
             self._open(frame.shape)
@@ -202,17 +208,19 @@ class VideoFile:
 
     def _open(self, shape: tuple[int, ...]) -> None:
         cv2 = opencv()
-        self._unfinished.touch()  # tells what is wrong with the folder, where OpenCV would not
+        self._unfinished.touch()  # raises an error if the folder cannot be written to, which OpenCV would not
         size = (shape[1], shape[0])
         self._writer = cv2.VideoWriter(
             str(self._unfinished.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*CODEC), self._rate, size
         )
         if not self._writer.isOpened():
-            raise DataError(f"expected frames that MP4 has, got {shape[0]}x{shape[1]} (HxW); scale the video")
+            raise DataError(
+                f"expected frames of a size that MP4 supports, got {shape[0]}x{shape[1]} (HxW); scale the video"
+            )
         self._shape = shape
 
     def _require_whole(self) -> None:
-        """OpenCV does not tell of a full disk.
+        """Check that all frames were written, since OpenCV does not report a full disk.
 
         Raises: HaltedError when frames are missing.
         """
@@ -220,7 +228,7 @@ class VideoFile:
         capture = cv2.VideoCapture(str(self._unfinished.absolute()), cv2.CAP_FFMPEG)
         held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
-        if held < self._frames:  # one more where Ctrl-C came between writing and counting
+        if held < self._frames:  # there is one more if Ctrl-C came between writing and counting
             raise HaltedError(
-                f"{self.path}: expected {self._frames} frames on the disk, got {held}; make room there, then try again"
+                f"{self.path}: expected {self._frames} frames on the disk, got {held}; free space there, then try again"
             )

@@ -1,4 +1,4 @@
-"""A video under the colours of what a network sees in it, with the time that takes."""
+"""A video overlaid with the colours of a network's predictions, and the time that this takes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.pictures import overlay
+from nas.host.words import counted
 from nas.latency.machine import lane
 from nas.runs.labelling import Labelling
 from nas.training.batch_loop import guarded
@@ -21,52 +22,52 @@ from nas.training.prediction import fitted, network_input
 from nas.video.frames import Video, VideoFile, write_caption
 from nas.video.segmenter import Segmenter
 
-SHOWN_FRAMES = 30  # that the numbers in a frame are of
+SHOWN_FRAMES = 30  # frames over which the numbers in the caption are taken
 
 
 @dataclass(kw_only=True)
 class Pace:
-    """How long frames take, as they come."""
+    """The time that frames take."""
 
     network: array[float] = field(default_factory=lambda: array("d"))
-    """Milliseconds of the network alone, of each frame."""
+    """Milliseconds of the network alone, for each frame."""
     seconds: float = 0.0
-    """Of everything, of all frames: reading, network, overlay, writing, and waiting for what must be timed alone."""
+    """Total seconds of all frames: reading, network, overlay, writing, and waiting while networks are timed."""
     _last: deque[float] = field(default_factory=lambda: deque(maxlen=SHOWN_FRAMES))
 
     def add(self, milliseconds: float, seconds: float) -> None:
-        """Another frame is finished: what the network took, and everything."""
+        """Add a finished frame: milliseconds of the network, and seconds in all."""
         self.network.append(milliseconds)
         self.seconds += seconds
         self._last.append(seconds)
 
     def caption(self, milliseconds: float) -> str:
-        """What is written into a frame, for which the network took `milliseconds`: the median of the last frames, and
-        how many of those there are in a second.
+        """The caption of a frame, for which the network took `milliseconds`: the median over the last frames, and the
+        frames per second.
         """
         network = f"{statistics.median([*self.network[1 - SHOWN_FRAMES :], milliseconds]):.1f} ms"
         return f"{network}  {len(self._last) / sum(self._last):.0f} frames/s" if self._last else network
 
     def __str__(self) -> str:
         return (
-            f"{len(self.network)} frames, the network takes {statistics.median(self.network):.2f} ms (median), "
-            f"{len(self.network) / self.seconds:.1f} frames/s with reading, overlay and writing"
+            f"{counted(len(self.network), 'frame')}: the network takes {statistics.median(self.network):.2f} ms "
+            f"(median); {len(self.network) / self.seconds:.1f} frames/s with reading, overlay and writing"
         )
 
 
 def write_overlays(
     video: Video, segmenter: Segmenter, labelling: Labelling, path: Path, pace: Pace, most: int | None = None
 ) -> None:
-    """Write the overlays of all frames, or the first `most`, as a video; `pace` is told as they are finished.
+    """Write the overlays of all frames, or of the first `most`, as a video; each finished frame is added to `pace`.
 
-    What is finished when this is interrupted is kept. Do not call it inside a training step.
+    Frames finished before an interruption are kept. Do not call this inside a training step.
 
-    Raises: DataError for frames that cannot be read, or change their size; HaltedError when the disk is full.
+    Raises: DataError for frames that cannot be read or change their size; HaltedError when the disk is full.
     """
     image = np.zeros((1, 3, *labelling.size), dtype=np.float32)
     call = segmenter.open(image)
     with lane.shared():
-        call()  # what libraries prepare in their first call is no frame's
+        call()  # warm-up, since libraries prepare themselves in their first call
     frames = itertools.islice(video.frames, most)
     with VideoFile(path, video.frames_per_second) as file, closing(guarded(frames, lane.shared_on("cpu"))) as steps:
         last = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A trained network as it runs on frames: in the runtime of its certificate, or in PyTorch."""
+"""A trained network that runs on frames, in the runtime of its certificate or in PyTorch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Segmenter:
-    """What gives labels."""
+    """A network in a runtime, which gives labels."""
 
     name: str
-    """Of the runtime."""
+    """Name of the runtime."""
     open: Callable[[NDArray[np.float32]], Callable[[], NDArray[Any]]]
-    """From a held image (1, 3, H, W), to the call that gives labels (1, H, W) for what it holds at that moment."""
+    """For an image buffer (1, 3, H, W), gives a function that returns labels (1, H, W) for its current content."""
 
 
 def of_form(form: Form) -> Segmenter:

@@ -72,7 +72,7 @@ def test_every_frame_becomes_the_overlay_of_what_the_network_sees_in_it(nas, tra
     first, last = answer.out.splitlines()
     assert first == f"note: here PyTorch runs the network in float32: {trained} has no certificate"
     file = tmp_path / "drive.overlay.mp4"
-    assert re.fullmatch(rf"{file}: 4 frames, the network takes [\d.]+ ms \(median\), [\d.]+ frames/s with .*", last)
+    assert re.fullmatch(rf"{file}: 4 frames: the network takes [\d.]+ ms \(median\), [\d.]+ frames/s with .*", last)
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
     usable = load_trained(str(trained), None)
     network, palette = usable.network(3), usable.labelling.palette
@@ -135,7 +135,7 @@ def test_another_graph_than_the_certified_one_is_refused(nas, winner, drive, tmp
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("https://example.org/drive.mp4", None, "got the address https://example.org/drive.mp4; fetch it first"),
+        ("https://example.org/drive.mp4", None, "got the address https://example.org/drive.mp4; download it first"),
         ("none.mp4", None, "none.mp4: expected a video file or a camera's number such as 0, got no such file"),
         ("63", None, "camera 63 does not open"),
         (".", None, "got a folder or a device"),
@@ -176,7 +176,7 @@ def test_a_video_that_is_cut_short_is_told_and_what_could_be_read_is_kept(nas, t
     assert re.search(r"cut\.avi: expected some 20 frames, .* got \d+: it is cut short or damaged", answer.refusal())
     frames, _ = read_video(tmp_path / "out" / "cut.overlay.mp4")
     assert 5 < len(frames) < 12
-    assert f"{len(frames)} frames, the network takes" in answer.out
+    assert f"{len(frames)} frames: the network takes" in answer.out
 
 
 def test_words_that_do_not_go_together_are_refused(nas, trained, drive, pictures):

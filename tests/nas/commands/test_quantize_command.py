@@ -185,7 +185,7 @@ def test_what_is_compared_has_the_latency_that_is_certified() -> None:
         assert [each.form for each in rows] == [*(str(each.form) for each in (whole, other, half)), *refused]
         return [(each.p50_milliseconds, each.verdict) for each in rows]
 
-    left_out, replaced = (None, "left out: no kernel"), (2.0, "what the others would replace")
+    left_out, replaced = (None, "left out: no kernel"), (2.0, "the form that others would replace")
     assert found(half, 1.6) == [replaced, (2.2, "takes 1.10 times as long as openvino@cpu:1"), (1.6, "kept"), left_out]
     assert found(whole, 2.5) == [
         (2.5, "kept"),

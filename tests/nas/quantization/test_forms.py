@@ -267,7 +267,7 @@ def test_a_lower_precision_is_kept_only_where_it_surely_beats_a_higher_one_that_
     loss = Loss(miou=0.6, points=0.5)
     assert kept([whole, slower, half], loss) is half
     assert verdict(slower, half, [whole, slower, half], loss).endswith(
-        "takes 0.99 times as long as openvino:bf16@cpu:1, which is not surely faster"
+        "takes 0.99 times as long as openvino:bf16@cpu:1, not significantly faster"
     )
     assert kept([whole, faster, half], loss) is faster
     bad = outcome("openvino:bf16@cpu:1", 5.0, 0.59)
@@ -361,10 +361,10 @@ def test_a_difference_that_is_not_sure_is_said_to_be_none() -> None:
     slow, as_slow, as_fast = (outcome("onnxruntime:int8@cpu:1", each, None) for each in (12.0, 10.1, 9.9))
     assert against(slow, whole, loss) == "takes 1.20 times as long as onnxruntime@cpu:1"
     assert against(as_slow, whole, loss).endswith(
-        "takes 1.01 times as long as onnxruntime@cpu:1, which is not surely slower"
+        "takes 1.01 times as long as onnxruntime@cpu:1, not significantly slower"
     )
     assert against(as_fast, whole, loss).endswith(
-        "takes 0.99 times as long as onnxruntime@cpu:1, which is not surely faster"
+        "takes 0.99 times as long as onnxruntime@cpu:1, not significantly faster"
     )
     good, better = outcome("onnxruntime:int8@cpu:1", 5.0, 0.6), outcome("openvino:int8@cpu:1", 4.0, 0.6)
     assert verdict(good, better, [whole, good, better], loss) == "takes 1.25 times as long as openvino:int8@cpu:1"

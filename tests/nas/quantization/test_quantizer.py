@@ -162,7 +162,7 @@ def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
     assert [outcome.scored is None for outcome in outcomes] == [False, True, True]
     assert kept(outcomes, loss) is outcomes[0]
     assert target.asked == [WHOLE, QUANTIZED], "one process for each target"
-    assert said[-1] == f"{QUANTIZED}: not fine-tuned, since it is not surely faster than {WHOLE}"
+    assert said[-1] == f"{QUANTIZED}: not fine-tuned, since it is not significantly faster than {WHOLE}"
 
 
 def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:

@@ -269,7 +269,7 @@ def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_fu
     assert (certificate.precision, certificate.verdict) == (precision, "PASS")
     assert read_certificate(in_int8_too.run.winner) == certificate
     assert timed[:2] == ["openvino@cpu:1", "openvino:int8@cpu:1"]
-    given_up = "openvino:int8@cpu:1 takes 0.99 times as long as openvino@cpu:1, which is not surely faster"
+    given_up = "openvino:int8@cpu:1 takes 0.99 times as long as openvino@cpu:1, not significantly faster"
     assert (f"{given_up}: certified in full precision" in capsys.readouterr().out) == (precision == "fp32")
     kept, left = sorted(certificate.compared, key=lambda each: each.verdict != "kept")
     assert (kept.p50_milliseconds, kept.verdict) == (certificate.latency.p50_milliseconds, "kept")
@@ -284,7 +284,7 @@ def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_fu
     assert "by PyTorch in float32" in certificate.scored
     assert (kept.form, kept.p50_milliseconds) == ("openvino@cpu:1", 9.75)
     assert (left.form, left.p50_milliseconds) == ("openvino:int8@cpu:1", pytest.approx(9.6))
-    assert left.verdict == "takes 0.98 times as long as openvino@cpu:1, which is not surely faster", "than as certified"
+    assert left.verdict == "takes 0.98 times as long as openvino@cpu:1, not significantly faster", "than as certified"
     assert left.miou is not None
 
 
@@ -316,7 +316,7 @@ def test_a_lower_precision_that_passes_is_not_lost_to_full_precision_that_does_n
     assert read_certificate(in_int8_too.run.winner) == certificate
     assert (certificate.miou, certificate.form) == (0.4, "openvino:int8@cpu:1")
     told = capsys.readouterr().out
-    assert "is not surely faster: certified in full precision" in told
+    assert "not significantly faster: certified in full precision" in told
     left, kept = certificate.compared
     assert (left.form, kept.form) == ("openvino@cpu:1", "openvino:int8@cpu:1")
     assert (kept.p50_milliseconds, kept.verdict) == (certificate.latency.p50_milliseconds, "kept")

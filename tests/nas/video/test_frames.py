@@ -49,7 +49,7 @@ def test_frames_that_change_their_size_are_told_and_those_before_kept(tmp_path: 
 
 def test_without_frames_or_with_those_that_no_mp4_has_there_is_no_file(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", [])
-    with pytest.raises(DataError, match="expected frames that MP4 has, got 16x9000"):
+    with pytest.raises(DataError, match="expected frames of a size that MP4 supports, got 16x9000"):
         write(tmp_path / "a.mp4", [np.zeros((16, 9000, 3), dtype=np.uint8)])
     assert list(tmp_path.iterdir()) == []
 
