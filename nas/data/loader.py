@@ -17,6 +17,7 @@ from nas.data.showings import ClassUniform
 from nas.errors import DataError
 from nas.host.cores import usable_cores
 from nas.host.room import whole_bytes
+from nas.host.words import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +150,7 @@ def dali_works(device: str) -> bool:
     try:
         _read_one_by_dali(device)
     except (ImportError, OSError, RuntimeError, AssertionError) as error:
-        words = " ".join(str(error).split())[:200]
+        words = one_line(error, 200)
         logging.getLogger("nas.data").warning(
             "DALI does not work on %s (%s); Pillow and PyTorch read pictures instead", device, words
         )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import UnmeasuredError
+from nas.host.words import one_line
 from nas.latency.worker.arrays import IMAGE, LABELS
 from nas.latency.worker.connection import Connection
 from nas.latency.worker.replies import LONGEST_REASON, WorkerError, accept, reason_of
@@ -62,7 +63,7 @@ class Runner:
         except WorkerError as error:
             if error.ended:
                 raise WorkerError(f"the process that runs {form} {error}", ended=True, code=error.code) from None
-            words = reason_of(error) if error.code is None else f"its process {' '.join(str(error).split())}"
+            words = reason_of(error) if error.code is None else f"its process {one_line(error)}"
             raise UnmeasuredError(words[:LONGEST_REASON]) from None
         return self._labels.copy()
 

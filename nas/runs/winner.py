@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.data import Dataset
+from nas.host.words import one_line
 from nas.latency import Meter
 from nas.latency.budget import Budget
 from nas.latency.meter import MeasuresFinished
@@ -194,5 +195,5 @@ def _usage(labelling: Labelling, scope: str) -> str:
         height=height,
         width=width,
         num_classes=len(labelling.classes),
-        classes=", ".join(" ".join(name.split()) for name in labelling.classes),
+        classes=", ".join(map(one_line, labelling.classes)),
     )

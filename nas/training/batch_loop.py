@@ -13,6 +13,7 @@ from nas.data.long_work import Guard as Guard
 from nas.data.share import WHOLE, Share
 from nas.errors import DataError
 from nas.host.room import is_shortage
+from nas.host.words import one_line
 from nas.training.together import all_have, entered_by_first, meet
 from space.errors import UserError
 
@@ -110,5 +111,5 @@ def _fetched(source: Iterator[Item]) -> Item | None:
     except Exception as error:
         if is_shortage(error):
             raise
-        words = " ".join(str(error).split())[-300:] or type(error).__name__
+        words = one_line(error, 300, end=True) or type(error).__name__
         raise DataError(f"expected a batch of images and labels, but reading it failed: {words}") from error

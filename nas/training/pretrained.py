@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nas.data import MEAN, STD
 from nas.host.room import is_shortage
+from nas.host.words import one_line
 from nas.training.layouts import Layout, Row, kind_of, layout_of
 from nas.training.weights import load_weights, require_usable
 from space import Architecture
@@ -94,7 +95,7 @@ def _read_saved(file: Path) -> Mapping[str, object]:
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if is_shortage(error):
             raise
-        words = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:150])))
+        words = ": ".join(filter(None, (type(error).__name__, one_line(error, 150))))
         came = f"something else or a damaged file ({words})" if file.stat().st_size else "an empty file"
         raise UserError(f"{file}: expected a state dict, got {came}; save the state dict again") from None
     if not isinstance(state, Mapping):

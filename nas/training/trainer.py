@@ -18,6 +18,7 @@ from nas.data.share import WHOLE, Share
 from nas.errors import DamagedError, TrainingError
 from nas.export.grid import Grid
 from nas.host.room import is_shortage
+from nas.host.words import one_line
 from nas.training.averaging import Average
 from nas.training.batch_loop import TOGETHER, Count, Guard, guarded, uncounted
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -280,7 +281,7 @@ class Trainer:
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             if is_shortage(error) or isinstance(error, UserError):  # raised by a stage that begins here
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             if checkpoint.history:  # its checksum was right
                 raise UserError(
                     f"{path}: expected the state of this training, got that of another version ({reason}); continue "

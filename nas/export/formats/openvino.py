@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import ExportError
 from nas.export.formats import to_install
 from nas.host.home import some_home
+from nas.host.words import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,4 +56,4 @@ def open_file(path: Path) -> Call:
 
 
 def _line(error: RuntimeError) -> str:
-    return " ".join(str(error).split())
+    return one_line(error)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import ExportError
+from nas.host.words import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,7 @@ def write(exported: Exported, path: Path) -> None:
     try:
         plan = build(exported.graph, half=False, tf32=False)
     except RuntimeError as error:
-        raise ExportError(f"{TITLE} cannot be written: {' '.join(str(error).split())}") from None
+        raise ExportError(f"{TITLE} cannot be written: {one_line(error)}") from None
     path.write_bytes(plan)
 
 

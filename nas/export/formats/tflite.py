@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import ExportError
 from nas.export.formats import to_install
+from nas.host.words import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ def open_file(path: Path) -> Call:
 
 
 def _refused(what: str, library: str, error: Exception) -> ExportError:
-    reason = " ".join(str(error).split())[:MOST_WORDS] or type(error).__name__
+    reason = one_line(error, MOST_WORDS) or type(error).__name__
     return ExportError(f"{TITLE} cannot be {what} ({reason}); try another version of {library}")
 
 

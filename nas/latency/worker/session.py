@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from nas.errors import TargetError
+from nas.host.words import one_line
 from nas.latency import runtimes
 from nas.latency.machine import device_key
 from nas.latency.protocol import VERSION
@@ -170,7 +171,7 @@ def _load(network: nn.Module, weights: str) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        problem = " ".join(str(error).split())[:300]
+        problem = one_line(error, 300)
         raise UserError(f"the weights belong to another architecture: {problem}") from None
 
 

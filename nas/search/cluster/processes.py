@@ -22,6 +22,7 @@ from typing import Any
 
 from nas.data.share import WHOLE, Share
 from nas.errors import HaltedError
+from nas.host.words import one_line
 from nas.latency.machine import lane
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.runs.processes import Work, interfaces, speak_for_all, work_in_group
@@ -237,7 +238,7 @@ class _Output(io.TextIOBase):
 
 
 def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[-200:]
+    return one_line(error, 200, end=True)
 
 
 def interface_of(address: str) -> str:

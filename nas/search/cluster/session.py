@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nas.host.words import one_line
 from nas.search.cluster import guard
 from nas.search.cluster.address import address_of
 from nas.search.cluster.configured_ray import ray, ray_constants
@@ -119,7 +120,7 @@ def _connected(**options: Any) -> Iterator[None]:
 
 def _words(error: Exception) -> str:
     """The beginning of Ray's message, which may go on with pages of logs."""
-    return " ".join(str(error).split())[:200]
+    return one_line(error, 200)
 
 
 def _restore_handler(handler: Any) -> None:

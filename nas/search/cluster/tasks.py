@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nas.data import Dataset
 from nas.host.room import is_shortage
+from nas.host.words import one_line
 from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
@@ -60,7 +61,7 @@ def on_node(options: Options, work: Callable[..., T], *arguments: Any) -> T:
         _wait(running, options, name)
         answer, refused = ray.get(running)
     except ray.exceptions.RayError as error:
-        lost, words = lost_node(str(error)), " ".join(str(error).split())[-200:]
+        lost, words = lost_node(str(error)), one_line(error, 200, end=True)
         raise OSError(f"{name} on a node of the cluster failed: {f'{lost} is lost' if lost else words}") from None
     accept(refused)
     found: T = answer

@@ -12,6 +12,7 @@ from typing import Any
 import nas
 from nas.data import Dataset
 from nas.errors import HaltedError
+from nas.host.words import one_line
 from nas.search.cluster.configured_ray import NodeAffinitySchedulingStrategy, ray
 from nas.search.cluster.nodes import Resources, alive_nodes
 from nas.search.measure.on_cluster import RESOURCE
@@ -109,7 +110,7 @@ def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str,
         try:
             problem, note = ray.get(reference)
         except ray.exceptions.RayError as error:
-            problem, note = f"cannot run a task: {' '.join(str(error).split())[-200:]}", ""
+            problem, note = f"cannot run a task: {one_line(error, 200, end=True)}", ""
         if problem:
             raise UserError(f"the cluster's node {asked[reference]} {problem}")
         if note:
@@ -130,7 +131,7 @@ def probe_on_cluster(study: Study, num_classes: int, device: str) -> Sharing:
         found: Sharing = ray.get(ray.remote(**options)(probe).remote(study, num_classes, device))
     except ray.exceptions.RayError as error:
         raise HaltedError(
-            f"the probe of how many trainings may share a GPU failed: {' '.join(str(error).split())[-200:]}; give the "
+            f"the probe of how many trainings may share a GPU failed: {one_line(error, 200, end=True)}; give the "
             "study a number for search.trials_per_gpu"
         ) from None
     return found

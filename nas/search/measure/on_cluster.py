@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from nas.errors import HaltedError
+from nas.host.words import one_line
 from nas.latency import Meter
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
@@ -156,7 +157,7 @@ class ClusterTiming:
         Raises: OSError when no other node comes; HaltedError after `halt`.
         """
         self._require_going()
-        words = " ".join(str(error).split())[:200]
+        words = one_line(error, 200)
         for _ in range(MOST_LOST):
             self._end()
             _log(
@@ -165,7 +166,7 @@ class ClusterTiming:
             try:
                 self._begin(words)
             except ray.exceptions.RayActorError as again:
-                words = " ".join(str(again).split())[:200]
+                words = one_line(again, 200)
             else:
                 return
         self._end()
@@ -189,7 +190,7 @@ class ClusterTiming:
             except ray.exceptions.RayActorError as error:
                 lost = error
                 self._replace(error)
-        raise OSError(_lost(" ".join(str(lost).split())[:200]))
+        raise OSError(_lost(one_line(lost, 200)))
 
     def _answer_to(self, question: str, *arguments: Any) -> Any:
         """Raises: RayActorError when the node is lost; OSError for other errors of Ray; errors raised on the node."""
@@ -201,7 +202,7 @@ class ClusterTiming:
         except ray.exceptions.RayActorError:
             raise
         except ray.exceptions.RayError as error:
-            raise OSError(_lost(" ".join(str(error).split())[:200])) from None
+            raise OSError(_lost(one_line(error, 200))) from None
         accept(refused)
         return answer
 

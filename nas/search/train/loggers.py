@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from nas.host.words import one_line
 from nas.search.cluster.configured_ray import Callback
 from space.errors import UserError
 
@@ -101,7 +102,7 @@ class Logger(Callback):
                 hook, options = event
                 getattr(callback, hook)(**options)
         except Exception as error:
-            words = " ".join(str(error).split())[:200] or type(error).__name__
+            words = one_line(error, 200) or type(error).__name__
             self._log(f"note    {self._name} receives no more results, and the search goes on: {words}")
 
 

@@ -72,7 +72,7 @@ def test_every_frame_becomes_the_overlay_of_what_the_network_sees_in_it(nas, tra
     first, last = answer.out.splitlines()
     assert first == f"note: here PyTorch runs the network in float32: {trained} has no certificate"
     file = tmp_path / "drive.overlay.mp4"
-    assert re.fullmatch(rf"{file}: 4 frames: the network takes [\d.]+ ms \(median\), [\d.]+ frames/s with .*", last)
+    assert re.fullmatch(rf"{file}: 4 frames: the network takes [\d.]+ ms \(median\); [\d.]+ frames/s with .*", last)
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
     usable = load_trained(str(trained), None)
     network, palette = usable.network(3), usable.labelling.palette

@@ -45,7 +45,7 @@ def with_fewer_epochs(run: RunFolder) -> None:
 CONTRADICTIONS: Mapping[str, tuple[Callable[[RunFolder], None], str]] = {
     "a trial in the folder of another": (
         of_another_network,
-        "expected the architecture that its folder is named by",
+        "expected the architecture that its folder is named after",
     ),
     "more epochs than the recipe": (
         lambda run: run.write_trial(
