@@ -129,7 +129,7 @@ class Quantizer:
             count = min(self._plan.images, len(self._dataset.train))
             with lane.shared(), self._progress.over("ranges of activations", count):
                 source = Source(graph=graph, calibrated=Calibrated(graph, self._calibration_images(images)))
-            self._said(f"ranges of activations from {count} training images")
+            self._said(f"ranges of activations from {counted(count, 'training image')}")
             on_gpu = all(target.on_cuda for target in to_quantize)  # otherwise another grid is coarser
             if wide := wide_words(wide_layers(self._network, on_gpu=on_gpu)):
                 self._said(wide)

@@ -1,4 +1,4 @@
-"""Results of timing in several precisions: which one is the fastest for how many candidates, and by how much."""
+"""Results of timing in several precisions: how often each was chosen, and how fast the lower ones are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.host.words import counted
 from nas.latency.record import Statistic
 from nas.latency.target import PRECISIONS
 from nas.report.standings import TrialSummary
@@ -18,7 +19,7 @@ class LowerPrecision:
 
     precision: str
     counted: int
-    """Number of candidates for which it is the fastest, and in which they are therefore compared."""
+    """Number of candidates for which it was chosen, being significantly faster than every higher one."""
     candidates: int
     """Number of candidates that were timed."""
     highest: str
@@ -77,14 +78,14 @@ def _taken(timing: LatencySummary, statistic: Statistic) -> dict[str, _Taken]:
 
 
 def precision_words(found: LowerPrecision) -> str:
-    """The number of candidates for which a precision is the fastest, and how it compares, in a sentence."""
-    fastest = f"{found.precision} is the fastest precision for {found.counted} of {found.candidates} candidates"
+    """How many candidates a precision was chosen for, and its latency against the highest one, in a sentence."""
+    chosen = f"{found.precision} is the chosen precision for {found.counted} of {found.candidates} candidates"
     if found.times_as_long is None:
-        return f"{fastest}."
+        return f"{chosen}."
     basis = ""
     if found.undisturbed == 0:
-        basis = f" ({found.compared} were timed in both, on a busy machine)"
+        basis = f" (from {counted(found.compared, 'candidate')} timed in both, on a busy machine)"
     elif found.undisturbed < found.candidates:
         undisturbed = "" if found.undisturbed == found.compared else " undisturbed"
-        basis = f" ({found.undisturbed} were timed{undisturbed} in both)"
-    return f"{fastest}; in the median it took {found.times_as_long:.2f} times as long as {found.highest}{basis}."
+        basis = f" (from {counted(found.undisturbed, 'candidate')} timed{undisturbed} in both)"
+    return f"{chosen}; in the median it took {found.times_as_long:.2f} times as long as {found.highest}{basis}."

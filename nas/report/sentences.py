@@ -18,7 +18,7 @@ def headline(summary: Summary) -> str:
     if winner is None:
         trained = sum(bool(each.epochs) for each in summary.trials)
         return (
-            f"No winner yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
+            f"No winner yet for {summary.budget} on {where}: {counted(len(summary.trials), 'candidate')} proposed, "
             f"{trained} of them trained. Resume with `nas search --resume`."
         )
     certificate, timing = winner.certificate, winner.timing
@@ -44,7 +44,7 @@ def _answers(summary: Summary, where: str) -> str:
     if not found:
         trained = sum(bool(each.epochs) for each in summary.trials)
         return (
-            f"No winners yet for {summary.budget} on {where}: {len(summary.trials)} candidates were proposed and "
+            f"No winners yet for {summary.budget} on {where}: {counted(len(summary.trials), 'candidate')} proposed, "
             f"{trained} of them trained. Resume with `nas search --resume`."
         )
     count = f"{len(found)} of {len(summary.answers)} budgets have a winner"

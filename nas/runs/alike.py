@@ -37,7 +37,7 @@ def require_alike(runs: Sequence[RunFolder]) -> None:
             words.insert(0, f"data: {changed}")
         if words:
             raise UserError(
-                f"expected runs that differ only in their seeds, got {first.root} and {run.root} with different "
+                f"expected runs that differ only in their seeds, got {first.root} and {run.root} with another "
                 f"{'; '.join(words)}; report on them one by one{_same_budgets(first, run)}"
             )
 

@@ -12,6 +12,7 @@ from nas.errors import ExportError
 from nas.export.comparison import SAME_LABELS, compare, logits_of
 from nas.export.formats import Exported, Format, files_of, onnx
 from nas.export.graph import onnx_bytes, with_labels
+from nas.host.words import counted
 from nas.storage.files import write_together
 
 LOGITS = 1e-3  # largest allowed difference of logits, as a share of their range; rounding causes about 1e-6
@@ -31,10 +32,10 @@ class FileCheck:
 
     def __str__(self) -> str:
         if self.max_abs_difference is None:
-            return f"{100 * self.same_labels:.3f} % of the labels are the same ({self.images} images)"
+            return f"{100 * self.same_labels:.3f} % of the labels are the same ({counted(self.images, 'image')})"
         return (
             f"logits differ by at most {self.max_abs_difference:.1e} ({self.tolerance:.1e} allowed), "
-            f"{100 * self.same_labels:.3f} % of the labels are the same ({self.images} images)"
+            f"{100 * self.same_labels:.3f} % of the labels are the same ({counted(self.images, 'image')})"
         )
 
 

@@ -20,7 +20,7 @@ def require_consistent(run: RunFolder, study: Study) -> None:
         file = run.trial_path(trial) / TRIAL
         if trial.until(epochs) > epochs:
             raise DamagedError(
-                f"{file}: rungs: expected at most {epochs} epochs, as the recipe in {run.study_path} has, got "
+                f"{file}: rungs: expected no epoch after {epochs}, the last one of the recipe in {run.study_path}, got "
                 f"{trial.until(epochs)}; restore the file that was changed"
             )
         if trial.origin == "pruned" and trial.parent not in company:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from nas.data.fingerprint import Fingerprint
+from nas.host.words import counted
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
@@ -140,7 +141,7 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
         latencies = sum(each.latency is not None for each in (*useful, *timed))
         left = len(proposed) - len(useful)
         words.append(
-            f"from    {source.root}: {scored} trained candidates"
+            f"from    {source.root}: {counted(scored, 'trained candidate')}"
             f"{f' ({left} left out, from another space or unfinished)' if left else ''}, "
             f"{f'{latencies} latencies' if same_target else f'no latencies: they are for {_words_on(before)}'}"
         )

@@ -11,6 +11,7 @@ unreached.yaml                    the budgets, of several, that were given up (`
 finish.yaml                       the recipes tried for the finish, and their scores (`nas.runs.finish_recipe`)
 terms.yaml                        the settings that make its candidates comparable, as it began (`nas.runs.terms`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
+spent.yaml                        the time spent on it (`nas.runs.spent`)
 trials/KEY/trial.yaml             a candidate and its latency (`Trial`)
 trials/KEY/timed.yaml             the timings on the way to its width, written before the trial (`Timed`)
 trials/KEY/{search,finish}/       progress.yaml (one `Epoch` each), checkpoint.pt, weights.safetensors, and

@@ -85,7 +85,7 @@ def read_labelling(words: Mapping[str, str], source: Path) -> Labelling | None:
         if not (isinstance(classes, list) and isinstance(palette, list) and len(classes) == len(palette)):
             raise ValueError("classes and palette contradict each other")
         if not (1 <= len(classes) <= IGNORE and all(isinstance(name, str) for name in classes)):
-            raise ValueError(f"classes are 1 to {IGNORE} names")
+            raise ValueError(f"there are 1 to {IGNORE} class names")
         if not all(type(channel) is int and 0 <= channel <= 255 for colour in palette for channel in colour):
             raise ValueError("colours are numbers from 0 to 255")
         values: Any = json.loads(words.get("label_values", "[]"))

@@ -230,5 +230,5 @@ class VideoFile:
         capture.release()
         if held < self._frames:  # there is one more if Ctrl-C came between writing and counting
             raise HaltedError(
-                f"{self.path}: expected {self._frames} frames on the disk, got {held}; free space there, then try again"
+                f"{self.path}: expected {self._frames} frames on the disk, got {held}; make room there, then try again"
             )

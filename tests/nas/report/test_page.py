@@ -164,13 +164,13 @@ def test_an_interrupted_run_shows_what_there_is(full: RunFolder) -> None:
     shutil.rmtree(full.winner)
     reader = Reader(write_report(full).read_text("utf-8"))
     assert "No winner yet" in reader.text
-    assert "7 candidates were proposed and 6 of them trained" in reader.text
+    assert "7 candidates proposed, 6 of them trained" in reader.text
     assert "best guided" in reader.text
     assert "Certificate" not in reader.text
 
 
 def test_a_run_that_has_just_begun_has_a_report(made: Any) -> None:
-    assert "0 candidates were proposed" in Reader(write_report(made.run).read_text("utf-8")).text
+    assert "0 candidates proposed" in Reader(write_report(made.run).read_text("utf-8")).text
 
 
 def test_the_command_prints_headline_leaderboard_and_page(full: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,8 +50,8 @@ def in_both(trial: Trial, share: float) -> Trial:
     return replace(trial, latency=replace(chosen, other_precisions=(OtherPrecision.of(other),)))
 
 
-COUNTED = "int8 is the fastest precision for 1 of 7 candidates"
-WORDS = f"{COUNTED}; in the median it took 1.10 times as long as fp32 (3 were timed undisturbed in both)."
+COUNTED = "int8 is the chosen precision for 1 of 7 candidates"
+WORDS = f"{COUNTED}; in the median it took 1.10 times as long as fp32 (from 3 candidates timed undisturbed in both)."
 
 
 def test_the_figures_say_what_the_other_precisions_took(run: RunFolder) -> None:
@@ -144,8 +144,8 @@ def test_what_only_published_networks_took_is_in_the_table_and_no_sentence(full:
 @pytest.mark.parametrize(
     ("flagged", "ending"),
     [
-        ((), "(4 were timed in both)."),
-        (tuple(INT8), "(4 were timed in both, on a busy machine)."),
+        ((), "(from 4 candidates timed in both)."),
+        (tuple(INT8), "(from 4 candidates timed in both, on a busy machine)."),
     ],
 )
 def test_what_a_busy_machine_gave_counts_only_where_there_is_nothing_else(

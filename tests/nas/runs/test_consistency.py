@@ -51,11 +51,11 @@ CONTRADICTIONS: Mapping[str, tuple[Callable[[RunFolder], None], str]] = {
         lambda run: run.write_trial(
             replace(TRIAL, rungs=(*TRIAL.rungs, Rung(epochs=EPOCHS + 1, number=2, budget_milliseconds=10.0)))
         ),
-        f"rungs: expected at most {EPOCHS} epochs, as the recipe in ",
+        f"rungs: expected no epoch after {EPOCHS}, the last one of the recipe in ",
     ),
     "a recipe with fewer epochs": (
         with_fewer_epochs,
-        f"rungs: expected at most {EPOCHS - 1} epochs, as the recipe in ",
+        f"rungs: expected no epoch after {EPOCHS - 1}, the last one of the recipe in ",
     ),
     "a cut of no network": (
         lambda run: run.write_trial(replace(TRIAL, origin="pruned", parent="erfnet", rungs=())),

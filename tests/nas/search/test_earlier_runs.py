@@ -208,7 +208,7 @@ def test_of_a_seed_that_nothing_is_close_to_the_latency_is_taken_over_alone(
     source.write_trial(replace(seed, parent="rdrnet-s"))
     run = new()
     (words,) = take_over(run, run.study(), SEEN, [source])
-    assert words.endswith("1 trained candidates (1 left out, from another space or unfinished), 4 latencies")
+    assert words.endswith("1 trained candidate (1 left out, from another space or unfinished), 4 latencies")
     (found,) = (each for each in read_earlier(run).trials if each.architecture == seed.architecture)
     assert (found.latency, found.miou, found.genotype) == (seed.latency, None, {})
 
