@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import nas
+from nas import errors as more_errors
 from nas.latency.protocol import VERSION
 from space import errors
 from space.errors import UserError
@@ -77,7 +78,8 @@ def accept(reply: dict[str, Any]) -> dict[str, Any]:
     if reply.get("kind") == OSError.__name__:
         raise OSError(reply["refused"])
     if "refused" in reply:
-        raise getattr(errors, reply["kind"], UserError)(reply["refused"])
+        kinds = vars(errors) | vars(more_errors)
+        raise kinds.get(reply["kind"], UserError)(reply["refused"])
     if "failed" in reply:
         raise WorkerError(reply["failed"])
     return reply

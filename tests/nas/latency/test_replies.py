@@ -1,0 +1,35 @@
+"""What one process of ours is told by another."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+
+import nas.errors
+import space.errors
+from nas.latency.worker.replies import accept, answer
+from space.errors import UserError
+
+KINDS = sorted(
+    {
+        kind
+        for module in (space.errors, nas.errors)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, UserError)
+    },
+    key=lambda kind: kind.__name__,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_refused_there_is_an_error_of_the_same_kind_here(kind: type[UserError]) -> None:
+    """A verdict on a network and a disk that is full are told apart by it."""
+
+    def refuse() -> dict[str, object]:
+        raise kind("why")
+
+    with pytest.raises(UserError, match="why") as told:
+        accept(json.loads(json.dumps(answer(refuse))))
+    assert type(told.value) is kind
