@@ -94,7 +94,7 @@ def _answer(work: Callable[[], str]) -> str:
     """The result of `work`, or its error as text."""
     try:
         return work()
-    except UserError as error:
+    except (UserError, ImportError, OSError) as error:
         return str(error)
 
 
@@ -194,7 +194,9 @@ def _cache() -> str:
     from nas.storage.cache import cache_folder
 
     folder = cache_folder()
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    # Of what lies below a folder that may not be entered, os.path.exists says that it is not there.
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
     free = shutil.disk_usage(existing).free / 2**30
-    problem = "" if os.access(existing, os.W_OK) else "; it cannot be written, set XDG_CACHE_HOME to a folder that can"
+    writable = os.access(existing, os.W_OK | os.X_OK)
+    problem = "" if writable else "; it cannot be written, set XDG_CACHE_HOME to a folder that can"
     return f"{folder}, {free:.1f} GiB free{problem}"

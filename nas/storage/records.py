@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +40,10 @@ def find_record(file: Path, what: str, kind: type[Kept]) -> Kept | None:
 
     Raises: UserError when the file cannot be read or holds something else; DamagedError when it is not UTF-8.
     """
-    return read_record(file, what, kind) if file.is_file() else None
+    with contextlib.suppress(OSError):  # a folder above it may not be entered: reading it says so
+        if not file.is_file():
+            return None
+    return read_record(file, what, kind)
 
 
 def cached_record(file: Path, kind: type[Kept]) -> Kept | None:

@@ -42,10 +42,10 @@ def prepare(spec: DataSpec, guard: Guard, told: Told) -> None:
             f"data.root: road_scenes is drawn, not read, got {spec.root}; remove it, or name another data set"
         )
     folder = _folder(spec)
-    if folder.is_dir():
-        return
     with contextlib.ExitStack() as held:
         with _writing(folder):
+            if folder.is_dir():
+                return
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Other processes wait here instead of drawing the same scenes. The system releases the lock of a process
             # that ends, however it ends.

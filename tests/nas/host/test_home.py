@@ -1,4 +1,4 @@
-"""A user whose number the system does not know, with no home folder, as in many containers."""
+"""A user whose number the system does not know, with no home folder, as in many containers, or with somebody else's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ import pytest
 NOBODY = ("unshare", "-U", "--map-user=54321", "--map-group=54321")
 
 
-def as_nobody(*command: str, cache: str = "") -> subprocess.CompletedProcess[str]:
-    """What a command says to that user, who keeps things in `cache` if anywhere."""
+def as_nobody(*command: str, cache: str = "", home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """What a command says to that user, who keeps things in `cache`, else in `home`, if anywhere."""
     kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
-    kept["XDG_CACHE_HOME"] = cache
+    kept |= {"XDG_CACHE_HOME": cache} | ({} if home is None else {"HOME": str(home)})
     return subprocess.run([*NOBODY, sys.executable, *command], env=kept, capture_output=True, text=True, timeout=300)
 
 
@@ -51,6 +52,51 @@ def test_commands_answer(words: list[str], code: int) -> None:
     assert told.returncode == code, told.stderr
     assert "fault of the program" not in told.stderr
     assert code == 0 or "set XDG_CACHE_HOME to a folder that can be written" in told.stderr
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A home that may not be entered: root's, for another user (`docker run --user 1000`, `sudo -E`)."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o000)
+    yield home
+    home.chmod(0o755)
+
+
+def test_in_a_home_that_may_not_be_entered_nothing_is_kept(closed: Path) -> None:
+    code = (
+        "from nas.latency.default import DefaultTarget\n"
+        "from nas.storage.cache import cache_folder\n"
+        "from nas.storage.records import cached_record\n"
+        "print(cache_folder().parents[1], cached_record(cache_folder() / 'defaults' / 'one.yaml', DefaultTarget))"
+    )
+    told = as_nobody("-c", code, home=closed)
+    assert told.stdout == f"{closed} None\n", told.stderr
+
+
+def test_pictures_that_cannot_be_kept_are_refused_with_a_way_out(closed: Path) -> None:
+    code = "from nas.data import DataSpec, load\nload(DataSpec(name='road_scenes', size=(48, 64)))"
+    told = as_nobody("-c", code, home=closed)
+    assert "DataError" in told.stderr
+    assert "cannot be written (Permission denied)" in told.stderr
+    assert "set XDG_CACHE_HOME" in told.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["doctor"], 0),
+        (["measure", "ndnet29-fcn32"], 2),
+        (["measure", "ndnet29-fcn32", "--target", "null@cpu:1"], 2),
+        (["search", "--budget", "10ms", "--target", "null@cpu:1"], 2),
+    ],
+)
+def test_in_a_home_that_may_not_be_entered_commands_say_what_to_set(words: list[str], code: int, closed: Path) -> None:
+    told = as_nobody("-m", "nas.cli", *words, home=closed)
+    assert told.returncode == code, told.stderr
+    (line,) = [line for line in (told.stdout + told.stderr).splitlines() if "XDG_CACHE_HOME" in line]
+    assert line.startswith("cache " if code == 0 else f"nas {words[0]}: ")
 
 
 STUDY = """
