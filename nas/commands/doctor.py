@@ -6,12 +6,12 @@ import argparse
 import functools
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from space.errors import UserError
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print one line per item. Something missing is an answer, not an error."""
     for name, text in _facts():
-        print(f"{name:{WIDTH}}  {text}".rstrip(), flush=True)
+        print(f"{name:{WIDTH}}  {' '.join(text.split())}".rstrip(), flush=True)
 
 
 def _facts() -> Iterator[tuple[str, str]]:
@@ -74,10 +74,9 @@ def dali_advice(cuda: str | None, installed: frozenset[str]) -> str:
 def _torch() -> list[tuple[str, str]]:
     from nas.latency.machine.gpu import training_device
 
-    try:
-        import torch
-    except (ImportError, OSError) as error:
-        return [("torch", f"missing or broken ({error}); pip install 'torch>=2.6,<2.14'")]
+    torch = _loaded("torch")
+    if isinstance(torch, Exception):
+        return [("torch", f"missing or broken ({torch}); pip install 'torch>=2.6,<2.14'")]
     build = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "CPU build"
     lines = [("torch", f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")]
     for index in range(torch.cuda.device_count()):
@@ -94,30 +93,39 @@ def _answer(work: Callable[[], str]) -> str:
     """The result of `work`, or its error as text."""
     try:
         return work()
-    except (UserError, ImportError, OSError) as error:
+    except (UserError, ImportError, OSError, MemoryError) as error:
         return str(error)
+
+
+def _loaded(library: str) -> ModuleType | Exception:
+    """A library, or why it cannot be loaded: one that is broken may raise anything."""
+    try:
+        return importlib.import_module(library)
+    except Exception as error:
+        return error
 
 
 def _dali() -> str:
     installed = frozenset(package for _, package in DALI.values() if _version(package) != MISSING)
-    cuda = None
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        cuda = torch.version.cuda
-    advice = dali_advice(cuda, installed)
+    torch = _loaded("torch")
+    advice = dali_advice(None if isinstance(torch, Exception) else torch.version.cuda, installed)
     if not installed:
         return advice
     found = ", ".join(f"{package} {_version(package)}" for package in sorted(installed))
-    try:
-        importlib.import_module("nvidia.dali")
-    except (ImportError, OSError) as error:
-        return f"{found} cannot be loaded ({error}); {advice or 'install it again'}"
+    dali = _loaded("nvidia.dali")
+    if isinstance(dali, Exception):
+        return f"{found} cannot be loaded ({dali}); {advice or 'install it again'}"
     return f"{found}; {advice}" if advice else found
 
 
 def _runtimes() -> list[tuple[str, str]]:
     from nas.latency import default, runtimes
+
+    def state(target: Target) -> str:
+        if (missing := runtimes.missing(target)) is not None:
+            return f"not here: {missing}"
+        words = runtimes.note(runtimes.load(target)) or _precision_words(target)
+        return f"ready: {words}" if words else "ready"
 
     lines = []
     for name in runtimes.names():
@@ -126,12 +134,7 @@ def _runtimes() -> list[tuple[str, str]]:
         except UserError as error:  # a runtime of another package that cannot be loaded
             lines.append((name, f"not here: {error}"))
             continue
-        for target in targets:
-            runtime = runtimes.load(target)
-            missing, note = runtime.available(target), runtimes.note(runtime)
-            words = "" if missing else note or _precision_words(target)
-            ready = f"ready: {words}" if words else "ready"
-            lines.append((str(target), ready if missing is None else f"not here: {missing}"))
+        lines += [(str(target), _answer(functools.partial(state, target))) for target in targets]
 
     def chosen() -> str:
         found = default.known()

@@ -78,7 +78,8 @@ def is_on_cuda() -> bool:
 
 
 def choose(measure: MeasureTarget | None = None) -> DefaultTarget:
-    """The default target with its reason: kept from last time, or found by timing."""
+    """The default target with its reason: kept from last time, or found by timing. Says which runtimes are broken."""
+    _say_what_is_broken()
     return known() or _fastest(candidates(), measure or _geometric_mean)
 
 
@@ -107,7 +108,19 @@ def ready_on_cpu() -> list[Target]:
 
 
 def _missing(target: Target) -> str | None:
-    return runtimes.load(target).available(target)
+    return runtimes.missing(target)
+
+
+def _say_what_is_broken() -> None:
+    """Of the runtimes of the devices among which the candidates are, and of better ones."""
+    ready = candidates()
+    for texts in DEPLOYMENT:
+        targets = [Target.parse(text) for text in texts]
+        for runtime, reason in {target.runtime: runtimes.broken(target) for target in targets}.items():
+            if reason is not None:
+                print(f"left out: {runtime}: {reason}", file=sys.stderr)
+        if not set(targets).isdisjoint(ready):
+            return
 
 
 def _file(targets: Sequence[Target]) -> Path:

@@ -86,7 +86,7 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None, count
 
 
 def _is_here(target: Target) -> bool:
-    return not target.host and runtimes.load(target).available(target) is None
+    return not target.host and runtimes.missing(target) is None
 
 
 def deployed_in_half(target: Target, network: Network, dataset: Dataset, count: Count = uncounted) -> Deployed:

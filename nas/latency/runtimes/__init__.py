@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nas.errors import TargetError
+from nas.host.room import is_shortage
 from nas.latency.machine import device
 from nas.latency.machine.watch import THIS_MACHINE, Watch
 from nas.latency.target import Target
@@ -50,6 +51,7 @@ GROUP = "framebudget.runtimes"
 NEEDS = ("PRECISIONS", "available", "versions", "settle", "prepare")
 NEEDS_FOR_GRAPHS = ("LIBRARY", "open_graph")
 FIRST = {"cpu": "cpu", "cuda": "cuda:0"}  # the first device of each kind
+LONGEST_REASON = 300
 
 
 class GraphRuntime(Protocol):
@@ -123,14 +125,39 @@ def _module(name: str) -> Runtime:
 def require(target: Target) -> Runtime:
     """The runtime of `target`, ready to run here.
 
-    Raises: TargetError when it is unknown or not installed, or the device is missing; the message says what to do.
+    Raises: TargetError when it is unknown, not installed or broken, or the device is missing; the message says what to
+    do.
+    """
+    if (reason := missing(target)) is not None:
+        raise TargetError(f"{target} cannot be timed here: {reason}")
+    target.thread_count()
+    return load(target)
+
+
+def missing(target: Target) -> str | None:
+    """None when `target` can be timed here, else what is missing or broken and how to get it. Loads its libraries.
+
+    Raises: TargetError and UserError as `load` does.
+    """
+    return broken(target) or load(target).available(target)
+
+
+def broken(target: Target) -> str | None:
+    """Why the libraries of a target's runtime cannot be loaded although they are installed; None where they can, or are
+    not.
+
+    Raises: TargetError and UserError as `load` does.
     """
     runtime = load(target)
-    missing = runtime.available(target)
-    if missing is not None:
-        raise TargetError(f"{target} cannot be timed here: {missing}")
-    target.thread_count()
-    return runtime
+    try:
+        if runtime.available(target) is None:
+            runtime.versions()
+    except Exception as error:  # whatever a broken library raises: beside a protobuf of another version, a TypeError
+        if is_shortage(error):
+            raise
+        words = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        return f"its libraries do not load: {words}; install them again"
+    return None
 
 
 def require_one(targets: Sequence[Target]) -> None:
