@@ -197,6 +197,8 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
         "average on networks left out of a fit"
     )
+    if words := calibration.words_of_host(table, meter.environment):
+        print(f"note: {words}")
     return table
 
 

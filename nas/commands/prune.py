@@ -185,10 +185,12 @@ def _table(meter: Meter, whole: Latency) -> LatencyTable | None:
     """The device's own latency table; else the one that comes with the package, scaled by the reference network's
     latency beside the `whole` network.
     """
-    from nas.latency.estimates.calibration import kept_table
+    from nas.latency.estimates.calibration import kept_table, words_of_host
     from nas.latency.estimates.shipped import table_instead
 
     if (kept := kept_table(meter)) is not None:
+        if words := words_of_host(kept, meter.environment):
+            common.say(f"note: {words}")
         return kept
     table, words = table_instead((meter.target,), meter.size, whole.reference_milliseconds)
     if words:

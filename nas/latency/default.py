@@ -1,9 +1,9 @@
 """The default target: the fastest deployment runtime of this machine, found once by timing published networks on each.
 
 Which runtime is faster depends on the device and on the kind of network. Therefore one network of each family is timed,
-and the geometric mean decides. The choice is kept under the device's name in the folder `defaults` of the cache, and is
-made anew when another runtime or another version of one is installed. A choice made on a busy machine is kept only if a
-quiet machine would surely make the same one.
+and the geometric mean decides. The choice is kept under the device's name, without that of its host, in the folder
+`defaults` of the cache, and is made anew when another runtime or another version of one is installed. A choice made on
+a busy machine is kept only if a quiet machine would surely make the same one.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _say_what_is_broken() -> None:
 
 def _file(targets: Sequence[Target]) -> Path:
     """File of the choice between these targets."""
-    keys = [device_key.name_of(device_key.key_of(runtimes.environment(target), SIZE)) for target in targets]
+    keys = [device_key.name_of(device_key.key_but_host(runtimes.environment(target), SIZE)) for target in targets]
     name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
     return device_key.folder("defaults") / f"{name}.yaml"
 

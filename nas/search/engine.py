@@ -20,6 +20,7 @@ from nas.errors import UnmeasuredError
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import Budget
 from nas.latency.careful import time_each
+from nas.latency.estimates.calibration import words_of_host
 from nas.latency.estimates.shipped import table_instead
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import lane
@@ -263,6 +264,8 @@ def _table_of(search: Search, timing: Timing, measured: Sequence[Latency]) -> La
     highest one, and measurements in faster ones correct them.
     """
     kept = timing.kept_table()
+    if kept is not None and (words := words_of_host(kept, timing.environment)):
+        search.console.step(f"note    {words}")
     if kept is not None or not measured:
         return kept
     table, words = table_instead(timing.targets(), search.study.data.size, measured[0].reference_milliseconds)

@@ -16,7 +16,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -230,12 +230,36 @@ def error_of(estimates: Sequence[LeftOut]) -> float:
 
 
 def kept_table(meter: Meter) -> LatencyTable | None:
-    """The table of this device at this input size; None if there is no usable one. Its milliseconds use the device's
-    current anchor, if this machine has it.
+    """The table of this device at this input size; None if there is no usable one. If the device has none of its own,
+    it is that of the same device on a host of another name, such as an earlier container. Its milliseconds use the
+    device's current anchor, if this machine has it.
     """
-    table = cached_record(_folder(meter) / TABLE, LatencyTable)
+    table = cached_record(_folder(meter) / TABLE, LatencyTable) or _of_another_host(meter)
     now = anchor.read(anchor.path_of(device_key.key_of_anchor(meter.environment, meter.target, meter.size)))
     return table if table is None or now is None else table.by_anchor(now.milliseconds)
+
+
+def _of_another_host(meter: Meter) -> LatencyTable | None:
+    """A table made on a host of another name; of several the one fitted to most networks."""
+    key = device_key.key_but_host(meter.environment, meter.size)
+    try:
+        files = [folder / TABLE for folder in sorted(device_key.folder("tables").iterdir())]
+    except OSError:  # nothing is kept
+        return None
+    tables = [table for table in (cached_record(file, LatencyTable) for file in files) if table is not None]
+    alike = [each for each in tables if device_key.key_but_host(each.environment, (each.height, each.width)) == key]
+    return max(alike, key=lambda table: table.networks, default=None)
+
+
+def words_of_host(table: LatencyTable, environment: Mapping[str, str]) -> str:
+    """A note on a table that was made on a host of another name than the one of `environment`; empty if it is the same."""
+    host = table.environment.get("host")
+    if host in (None, environment.get("host")):
+        return ""
+    return (
+        f"the latency table was made on host {host}, with the same processor, cores and versions; `nas measure "
+        "--calibrate` makes one on this host"
+    )
 
 
 def read_samples(meter: Meter) -> list[MeasuredNetwork]:

@@ -22,6 +22,14 @@ def key_of(environment: Mapping[str, str], size: tuple[int, int]) -> dict[str, s
     return key | {"size": f"{size[0]}x{size[1]}"}
 
 
+def key_but_host(environment: Mapping[str, str], size: tuple[int, int]) -> dict[str, str]:
+    """The same without the host's name, which is another one in every container. It stays where the system tells no
+    model of the processor, which has several words: of "aarch64" some are far faster than others.
+    """
+    key = key_of(environment, size)
+    return {name: text for name, text in key.items() if name != "host" or " " not in key.get("cpu", "")}
+
+
 def key_of_anchor(environment: Mapping[str, str], target: Target, size: tuple[int, int]) -> dict[str, str]:
     """The key of the reference network's latency, for a target and its environment."""
     return key_of({**environment, "precision": target.of_reference().precision}, size)

@@ -15,11 +15,13 @@ import space
 from nas.errors import ExportError, TargetError
 from nas.latency.estimates import calibration
 from nas.latency.estimates.prices import fit_prices
+from nas.latency.estimates.table import LatencyTable
 from nas.latency.machine import device_key
 from nas.latency.protocol import anchor
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, reason_of
+from nas.storage.files import write_text
 from nas.surrogate.agreement import kendall_tau
 from nas.terminal import Progress
 from space import strict
@@ -225,6 +227,43 @@ def test_another_device_has_another_table() -> None:
     other.environment = {**meter.environment, "cpu": "another"}
     assert calibration.kept_table(other) is None
     assert calibration.kept_table(meter) is not None
+
+
+def test_a_table_made_on_a_host_of_another_name_is_rescaled_until_this_one_has_its_own() -> None:
+    """Each container has a name of its own."""
+
+    def made(networks: int, **changes: str) -> tuple[InventedMeter, LatencyTable]:
+        meter = InventedMeter()
+        meter.environment |= {"cpu": "A Processor @ 2 GHz", "host": "one", "torch": "2.6"} | changes
+        table = LatencyTable(
+            target="torch@cpu:1", height=SIZE[0], width=SIZE[1], milliseconds={"conv 1x1 count": 1.0},
+            unit_milliseconds={}, networks=networks, seconds=1.0, error=0.05, environment=meter.environment,
+            reference_milliseconds=2.0,
+        )  # fmt: skip
+        return meter, table
+
+    def keep(meter: InventedMeter, table: LatencyTable) -> None:
+        name = device_key.name_of(device_key.key_of(meter.environment, SIZE))
+        write_text(device_key.folder("tables") / name / calibration.TABLE, strict.dump(table))
+
+    later, own = made(20, host="later")
+    assert calibration.kept_table(later) is None
+    first, of_first = made(100)
+    keep(first, of_first)
+    keep(*made(50, host="two"))
+    assert calibration.kept_table(later) == of_first
+    assert "made on host one" in calibration.words_of_host(of_first, later.environment)
+    key = device_key.key_of_anchor(later.environment, later.target, SIZE)
+    anchored = anchor.Anchor(
+        milliseconds=3.0, canary=0.2, blocks_milliseconds=(3.0,), blocks_canary=(0.2,), taken="2020-01-01", device=key
+    )
+    anchor.write(anchor.path_of(key), anchored)
+    assert calibration.kept_table(later) == of_first.by_anchor(3.0)
+    for changes in ({"cpu": "A Processor @ 3 GHz"}, {"torch": "2.7"}, {"threads": "2"}):
+        assert calibration.kept_table(made(1, host="later", **changes)[0]) is None
+    keep(later, own)
+    assert calibration.kept_table(later) == own.by_anchor(3.0)
+    assert calibration.words_of_host(own, later.environment) == ""
 
 
 @pytest.mark.parametrize(

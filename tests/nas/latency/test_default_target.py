@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from nas.errors import ExportError, TargetError
 from nas.latency import default, runtimes
 from nas.latency.default import Speed
-from nas.latency.machine import device_key
+from nas.latency.machine import device, device_key
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError
 
@@ -59,6 +60,17 @@ def test_what_is_kept_of_no_target_that_is_ready_is_found_anew(only) -> None:
         assert default.known() is None
     assert default.choose(lambda target: speed(5.0)) == choice
     assert file.read_text() == whole
+
+
+@pytest.mark.parametrize(("cpu", "found"), [("A Processor @ 2 GHz", True), ("aarch64", False)])
+def test_a_container_of_another_name_finds_what_was_chosen_where_its_processor_is_known(
+    cpu: str, found: bool, only, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only("onnxruntime@cpu", "openvino@cpu")
+    monkeypatch.setattr(device, "cpu_model", lambda: cpu)
+    choice = default.choose(lambda target: speed(5.0))
+    monkeypatch.setattr(platform, "node", lambda: "another")
+    assert default.known() == (choice if found else None)
 
 
 @pytest.mark.parametrize(("within", "kept"), [(0.6, False), (0.1, True)])
