@@ -9,7 +9,6 @@ whether it is touched.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import socket
@@ -19,13 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nas.storage.files import OWNER, clear_unfinished
+from nas.storage.locks import NO_LOCKS
 from space.errors import UserError
 
 TOUCHED_SECONDS = 2.0
 WATCHED_SECONDS = 3.5 * TOUCHED_SECONDS
 LOOK_SECONDS = 0.2
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""Errors of file systems without locks."""
 
 
 @contextlib.contextmanager

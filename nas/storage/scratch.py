@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from nas.storage.locks import lock_under_tmpdir
+
 PREFIX = "fb"  # short, because paths of sockets in the folder must not be too long
 OWNER = "owner.lock"  # locked as long as the owner lives
 UNLOCKED = "owner.new"
@@ -20,7 +22,8 @@ LENGTH = len(PREFIX) + 9  # length of a folder's name and the slash before it
 def scratch_folder() -> Iterator[Path]:
     """An empty folder for this process alone, removed at the end.
 
-    Raises: OSError when it cannot be made, for example because the disk is full.
+    Raises: OSError when it cannot be made, for example because the disk is full; HaltedError where TMPDIR's disk has no
+    locks.
     """
     clear_abandoned()
     with contextlib.ExitStack() as stack:
@@ -28,7 +31,7 @@ def scratch_folder() -> Iterator[Path]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         owner = os.open(folder / UNLOCKED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, owner)
-        fcntl.flock(owner, fcntl.LOCK_EX)
+        lock_under_tmpdir(owner, fcntl.LOCK_EX)
         (folder / UNLOCKED).rename(folder / OWNER)  # a file of this name is locked, or its process is gone
         yield folder
 

@@ -8,13 +8,12 @@ correspondingly more.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from nas.data.dataset import Dataset, DataSpec, label_map
 from nas.data.drawing import drawn
@@ -23,6 +22,8 @@ from nas.data.pairing import pair_folders
 from nas.data.sets.camvid import CLASSES, PALETTE, VOID
 from nas.errors import DataError
 from nas.storage.cache import cache_folder
+from nas.storage.ownership import owned
+from space.errors import UserError
 
 GENERATOR = 1
 """Raise this whenever nas/data/scenery draws something else, so that old pictures are not taken for new ones."""
@@ -46,11 +47,7 @@ def prepare(spec: DataSpec, guard: Guard, told: Told) -> None:
         with _writing(folder):
             if folder.is_dir():
                 return
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            # Other processes wait here instead of drawing the same scenes. The system releases the lock of a process
-            # that ends, however it ends.
-            lock = held.enter_context(folder.with_suffix(".lock").open("w"))
-            _wait_for(lock, told)
+            held.enter_context(_alone(folder, told))
         if not folder.is_dir():
             _draw(folder, spec, guard, told)
 
@@ -88,13 +85,20 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _wait_for(lock: IO[str], told: Told) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        LOG.info("waiting for another process that draws the same road scenes")
-        with told.over("waited for road scenes", 0):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+@contextlib.contextmanager
+def _alone(folder: Path, told: Told) -> Iterator[None]:
+    """Wait until no other process draws the same scenes, and keep others waiting until this process ends, however it
+    ends.
+    """
+    drawing = folder.with_suffix(".drawing")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(owned(drawing))
+        except UserError:
+            LOG.info("waiting for another process that draws the same road scenes")
+            with told.over("waited for road scenes", 0):
+                held.enter_context(owned(drawing, patience_seconds=math.inf))
+        yield
 
 
 def _draw(folder: Path, spec: DataSpec, guard: Guard, told: Told) -> None:

@@ -53,6 +53,7 @@ from pathlib import Path
 
 from nas.latency.machine import gpu as gpus
 from nas.latency.machine.device import leave_cores_of
+from nas.storage.locks import lock_under_tmpdir
 
 TELL_SECONDS = 60.0  # of waiting, after which the processes that hold the lane are printed
 _thread = threading.local()  # whether this thread is in the lane: the kernel would let it wait for itself
@@ -139,19 +140,20 @@ def _locked(path: str, kind: int) -> Iterator[None]:
         _lock(descriptor, kind)
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile still has it open
+        with contextlib.suppress(OSError):  # without locks, none is held
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile still has it open
         os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int) -> None:
     with contextlib.suppress(BlockingIOError):
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        lock_under_tmpdir(descriptor, kind | fcntl.LOCK_NB)
         return
     teller = threading.Timer(TELL_SECONDS, _tell)
     teller.daemon = True
     teller.start()
     try:
-        fcntl.flock(descriptor, kind)
+        lock_under_tmpdir(descriptor, kind)
     finally:
         teller.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -20,6 +21,7 @@ from nas.data.drawing import drawn, worth_it
 from nas.data.scenery import draw_scene
 from nas.errors import DataError, HaltedError
 from nas.host.cores import usable_cores
+from nas.storage.ownership import owned
 from nas.terminal import Progress
 
 SIZE = (60, 80)
@@ -219,12 +221,24 @@ def test_who_waits_for_another_drawing_says_so(cache: Path) -> None:
     folder = load(spec()).train.images[0].parents[2]
     folder.rename(cache / "hidden")
     code = f"import logging; logging.basicConfig(level=logging.INFO){LOAD}"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as drawing:
+        drawing.enter_context(owned(folder.with_suffix(".drawing")))
         with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as asking:
             assert asking.stderr is not None
             assert "waiting for another process" in asking.stderr.readline()
             (cache / "hidden").rename(folder)
-            fcntl.flock(lock, fcntl.LOCK_UN)
+            drawing.close()
             assert "drawing" not in asking.stderr.read()
     assert asking.returncode == 0
+
+
+def test_on_a_disk_without_locks_they_are_drawn_all_the_same(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS without its lock service answers, which no test can mount."""
+
+    def flock(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    dataset = load(spec())
+    assert (len(dataset.train), len(dataset.validation)) == (3, 1)
+    assert [each.name for each in cache.iterdir()] == [dataset.train.images[0].parents[2].name]

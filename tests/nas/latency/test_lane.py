@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,13 +11,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from nas.errors import HaltedError
 from nas.latency.machine import device, lane
 from nas.latency.target import Target
 from nas.latency.worker import connection
@@ -322,3 +327,18 @@ def test_a_lane_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None
     folder.chmod(0o777)
     with pytest.raises(PermissionError, match="a folder that only you can write to"), lane.exclusive():
         pass
+
+
+@pytest.mark.parametrize("way", [lane.shared, lane.exclusive])
+def test_on_a_disk_without_locks_it_is_said_what_to_set(
+    way: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS without its lock service answers, which no test can mount."""
+
+    def flock(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):  # it is left as it was entered
+        with pytest.raises(HaltedError, match="; set TMPDIR to"), way():
+            pass

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.errors import HaltedError
 from nas.storage.scratch import PREFIX, scratch_folder
 
 OWNER = "from nas.storage.scratch import scratch_folder\nwith scratch_folder() as it: print(it, flush=True); input()"
@@ -55,6 +59,18 @@ def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_no
     with scratch_folder():
         assert not folder.exists()
     assert [each.name for each in temporary.iterdir()] == [f"{PREFIX}12345678"]
+
+
+def test_on_a_disk_without_locks_it_is_said_what_to_set(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS without its lock service answers, which no test can mount."""
+
+    def flock(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(HaltedError, match=f"got {temporary} .*; set TMPDIR to"), scratch_folder():
+        pass
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.slow
