@@ -252,7 +252,7 @@ def _of_another_host(meter: Meter) -> LatencyTable | None:
 
 
 def words_of_host(table: LatencyTable, environment: Mapping[str, str]) -> str:
-    """A note on a table that was made on a host of another name than the one of `environment`; empty if it is the same."""
+    """A note on a table that was made on a host of another name than that of `environment`; empty if it is the same."""
     host = table.environment.get("host")
     if host in (None, environment.get("host")):
         return ""
