@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     for size in options.inputs:
         for threads in options.threads:
-            boards = {runtime: options.out / f"{runtime}-{threads}-{size}" for runtime in options.runtimes}
+            boards = {runtime: folder_of(options.out, runtime, threads, size) for runtime in options.runtimes}
             for runtime, folder in boards.items():
                 if not (folder / "latency.csv").exists():
                     target = f"{runtime}@cpu:{threads}"
@@ -43,6 +43,11 @@ def main() -> None:
                 (name, *(medians[each][name] for each in options.runtimes)) for name in medians[options.runtimes[0]]
             ]
             print(table(rows, ("network", *options.runtimes)))
+
+
+def folder_of(out: Path, runtime: str, threads: int, size: str) -> Path:
+    """The folder of a leaderboard; a runtime may have a precision, as in `openvino:bf16`."""
+    return out / f"{runtime.replace(':', '-')}-{threads}-{size}"
 
 
 def read(file: Path) -> dict[str, str]:

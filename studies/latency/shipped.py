@@ -5,8 +5,9 @@
 ONNX Runtime's prices are found from the calibrations with one thread at 120x160, of two spaces on two processors. They
 are tried where they were not found: on the other calibration (two threads, 180x240) and on the leaderboards (one and
 two threads, 360x480 and 512x1024), before and after a few networks of the same device are measured, and beside
-estimates that begin with these few alone. OpenVINO's are ONNX Runtime's, corrected by its own leaderboards; they are
-tried on each leaderboard by a fit to those of the other size.
+estimates that begin with these few alone. OpenVINO's are ONNX Runtime's, corrected by its own leaderboards, and those
+in bfloat16 are OpenVINO's, corrected by leaderboards in bfloat16. Both are tried on each leaderboard by a fit to those
+of the other size.
 
 The architectures of the calibrations are kept here, since the space has grown and draws others now. Most of these
 networks were timed while runtimes shrank the images of pyramids themselves: that is work of its own here, whose price
@@ -45,6 +46,7 @@ CALIBRATIONS = {**dict.fromkeys(FITTED, SIZE), OTHER: (180, 240)}
 MEANS_WERE_RESIZED = ("onnxruntime-1-120x160", OTHER)  # now they are spread
 CLASSES = 11  # of all that was measured
 TIMED_AS = ("bicubic shrunk", "bicubic down")  # what shrinking an image is called now, and was when these were timed
+CORRECTED = {"openvino": "OpenVINO", "openvino-bf16": "OpenVINO in bfloat16"}  # each from the one before it
 FEW = (0, 3, 10)  # networks of the same device that are measured first
 DRAWS = 5  # of these few
 
@@ -133,11 +135,18 @@ def main() -> None:
     onnxruntime = fitted(samples)
     elsewhere = {OTHER: calibration(OTHER), **dict(leaderboards("onnxruntime"))}
     trials = [("onnxruntime", name, onnxruntime, each) for name, each in elsewhere.items()]
-    boards = dict(leaderboards("openvino"))
-    for name, each in boards.items():
-        size = name.rpartition("-")[2]
-        learnt = [sample for other, rest in boards.items() if not other.endswith(size) for sample in rest]
-        trials.append(("openvino", name, fitted(learnt, onnxruntime), each))
+    boards = {runtime: dict(leaderboards(runtime)) for runtime in CORRECTED}
+    known = onnxruntime
+    found = {"onnxruntime": (onnxruntime, len(samples), "ONNX Runtime, one thread, 120x160")}
+    for runtime, words in CORRECTED.items():
+        for name, each in boards[runtime].items():
+            size = name.rpartition("-")[2]
+            learnt = [sample for other, rest in boards[runtime].items() if not other.endswith(size) for sample in rest]
+            trials.append((runtime, name, fitted(learnt, known), each))
+        _, networks, source = list(found.values())[-1]
+        own = [sample for each in boards[runtime].values() for sample in each]
+        known = fitted(own, known)
+        found[runtime] = (known, networks + len(own), f"{source}, corrected by leaderboards of {words}")
     errors = defaultdict(list)
     with options.out.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -146,18 +155,10 @@ def main() -> None:
             for few in FEW[: 3 if len(each) > 20 else 2]:
                 error, tau, alone = tried(prices, each, few)
                 rows.writerow([runtime, name, len(each), few, f"{error:.3f}", f"{tau:.3f}", f"{alone:.3f}"])
-                print(f"{runtime:12} {name:36} {few:3} measured: {error:.3f}, tau {tau:.3f}, without {alone:.3f}")
+                print(f"{runtime:13} {name:36} {few:3} measured: {error:.3f}, tau {tau:.3f}, without {alone:.3f}")
                 if not few:
                     errors[runtime].append(error)
     if options.write:
-        found = {
-            "onnxruntime": (onnxruntime, len(samples), "ONNX Runtime, one thread, 120x160"),
-            "openvino": (
-                fitted([sample for each in boards.values() for sample in each], onnxruntime),
-                len(samples) + sum(map(len, boards.values())),
-                "ONNX Runtime, one thread, 120x160, corrected by OpenVINO's leaderboards",
-            ),
-        }
         for runtime, (prices, networks, source) in found.items():
             table = SharesOfReference(
                 height=SIZE[0],

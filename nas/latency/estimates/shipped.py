@@ -22,7 +22,7 @@ TABLES = Path(__file__).with_name("tables")
 
 @dataclass(frozen=True, kw_only=True)
 class SharesOfReference:
-    """Prices of work in fp32 on CPUs, as shares of the latency of the reference network at one input size."""
+    """Prices of work on CPUs, as shares of the latency of the reference network at one input size."""
 
     height: int
     """Height of that input size."""
@@ -50,8 +50,9 @@ def shipped_table(target: Target, size: tuple[int, int], reference_milliseconds:
     """The table for input `size` (height, width) on a device where the reference takes `reference_milliseconds` at that
     size; None if the package has none for such a target, and for other hosts, which may be of another kind.
     """
-    file = TABLES / f"{target.runtime}.yaml"
-    if target.host or target.on_cuda or target.precision != "fp32" or not file.is_file():
+    precision = "" if target.precision == "fp32" else f"-{target.precision}"
+    file = TABLES / f"{target.runtime}{precision}.yaml"
+    if target.host or target.on_cuda or not file.is_file():
         return None
     known = read_record(file, "a latency table of this package", SharesOfReference)
     scale = reference_milliseconds * known.height * known.width / (size[0] * size[1])
