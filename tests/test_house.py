@@ -42,7 +42,7 @@ SPACE_ROOMS = (
 LATENCY_ROOMS = (
     "nas.latency.target", "nas.latency.record", "nas.latency.budget", "nas.latency.machine", "nas.latency.runtimes",
     "nas.latency.protocol", "nas.latency.worker", "nas.latency.scope", "nas.latency.meter", "nas.latency.careful",
-    "nas.latency.several", "nas.latency.estimates", "nas.latency.layers", "nas.latency.default",
+    "nas.latency.several", "nas.latency.rounds", "nas.latency.estimates", "nas.latency.layers", "nas.latency.default",
 )  # fmt: skip
 TOP_LEVEL = {
     ".ci",

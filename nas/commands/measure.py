@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from nas.latency import Meter
     from nas.latency.budget import Budget, Verdict
     from nas.latency.estimates.calibration import Calibration
-    from nas.latency.meter import MeasuresFinished
     from nas.latency.record import Latency
     from nas.latency.target import Target
     from nas.terminal import Progress
@@ -93,6 +91,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency import Meter
     from nas.latency.budget import Budget
     from nas.latency.estimates import calibration
+    from nas.latency.rounds import in_rounds, why_none
     from nas.runs.trained import load_architecture
     from nas.storage.files import require_utf8
     from nas.terminal import Progress
@@ -218,77 +217,6 @@ def _deployed_graphs(names: Iterable[str], target: Target, size: tuple[int, int]
     return {name: graph for name, graph in found.items() if graph is not None}
 
 
-def in_rounds(
-    meter: MeasuresFinished,
-    architectures: Mapping[str, Architecture],
-    graphs: Mapping[str, bytes],
-    rounds: int,
-    within: float,
-    progress: Progress,
-) -> tuple[dict[str, Latency], dict[str, UnmeasuredError]]:
-    """Latencies of networks, each timed in as many processes as there are rounds, and the errors of those that could
-    not be timed, which are left out of later rounds. If the device was anchored anew meanwhile, all milliseconds refer
-    to the last anchor.
-
-    Raises: TargetError, ExportError or HaltedError when the target times nothing at all.
-    """
-    from nas.errors import UnmeasuredError
-    from nas.latency.several import anchored, pooled
-
-    found: dict[str, list[Latency]] = {name: [] for name in architectures}
-    refused: dict[str, UnmeasuredError] = {}
-    reference = 0.0
-    for number in range(1, rounds + 1):
-        left = {name: each for name, each in architectures.items() if name not in refused}
-        with progress.over(f"timed in turns, round {number} of {rounds}" if rounds > 1 else "timed in turns", 0):
-            timed = _round(meter, left, graphs, within)
-        for name, latency in timed.items():
-            if isinstance(latency, UnmeasuredError):
-                refused[name] = latency
-            else:
-                found[name].append(latency)
-                reference = latency.reference_milliseconds
-    measured = {name: pooled([anchored(one, reference) for one in each]) for name, each in found.items() if each}
-    return measured, refused
-
-
-def why_none(refused: Mapping[str, UnmeasuredError], target: Target) -> BaseException:
-    """The error to raise if no network could be timed: the first that is not a refusal by the target, else one with all
-    refusals.
-    """
-    from nas.errors import UnmeasuredError
-    from nas.latency.careful import is_refusal
-
-    for error in refused.values():
-        if error.__cause__ is not None and not is_refusal(error):
-            return error.__cause__
-    reasons = "; ".join(f"{name}: {error}" for name, error in refused.items())
-    return UnmeasuredError(f"expected a network that {target} can time, got none: {reasons}; see `nas doctor`")
-
-
-def _round(
-    meter: MeasuresFinished,
-    architectures: Mapping[str, Architecture],
-    graphs: Mapping[str, bytes],
-    within: float,
-) -> dict[str, Latency | UnmeasuredError]:
-    """The latency or error of each network, timed in one process each."""
-    from nas.errors import UnmeasuredError
-    from nas.latency.careful import CarefulMeter, time_each
-    from nas.latency.scope import scope_of
-
-    together = [name for name in architectures if name not in graphs]
-    in_turns = time_each(meter, [architectures[name] for name in together], within=within)
-    found = dict(zip(together, in_turns, strict=True))
-    for name in (name for name in architectures if name in graphs):
-        try:
-            latency = CarefulMeter(meter=meter).measure_graph(graphs[name], within=within)
-            found[name] = replace(latency, scope=scope_of(architectures[name]))
-        except UnmeasuredError as error:
-            found[name] = error
-    return found
-
-
 def _leaderboard(
     meter: Meter,
     architectures: Mapping[str, Architecture],
@@ -297,6 +225,7 @@ def _leaderboard(
     out: Path | None,
     budget: Budget | None,
 ) -> Verdict | None:
+    from nas.latency.rounds import judged
     from nas.terminal import answering
 
     latencies = _sorted(measured)
@@ -308,7 +237,11 @@ def _leaderboard(
         write_leaderboard(out, latencies)
         with answering():
             print(f"{out}: {TABLE} {BLOCKS} {PICTURE}")
-    return None if budget is None else judged(latencies, budget, meter.num_classes, refused)
+    if budget is None:
+        return None
+    with answering():
+        print_settling(latencies, budget, meter.num_classes)
+    return judged(latencies.values(), budget, refused)
 
 
 def _print_leaderboard(
@@ -331,22 +264,13 @@ def _print_leaderboard(
         print(f"! {name} {'failed in a later round' if name in latencies else 'cannot be timed'}: {reason}")
 
 
-def judged(
-    latencies: Mapping[str, Latency], budget: Budget, num_classes: int, refused: Collection[str] = ()
-) -> Verdict:
-    """The worst of the verdicts; a network that the target `refused` counts as UNSURE. Prints how to settle the other
-    unsure verdicts.
-    """
+def print_settling(latencies: Mapping[str, Latency], budget: Budget, num_classes: int) -> None:
+    """Print how to settle each verdict that is unsure."""
     from nas.latency.budget import settling, settling_in
-    from nas.terminal import answering
 
-    verdicts = {name: budget.verdict(latency) for name, latency in latencies.items()}
-    with answering():
-        for name, latency in latencies.items():
-            if verdicts[name] == "UNSURE":
-                print(f"? {name}: {settling_in(settling(latency, budget, num_classes), name)}")
-    found = set(verdicts.values())
-    return "FAIL" if "FAIL" in found else "UNSURE" if refused or "UNSURE" in found else "PASS"
+    for name, latency in latencies.items():
+        if budget.verdict(latency) == "UNSURE":
+            print(f"? {name}: {settling_in(settling(latency, budget, num_classes), name)}")
 
 
 def _sorted(latencies: Mapping[str, Latency]) -> dict[str, Latency]:

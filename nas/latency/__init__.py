@@ -37,6 +37,7 @@ Measuring uses the hardware, estimating reads a table. Each part uses only parts
     meter           scope, worker, protocol, runtimes, record, target
     careful         meter, worker, protocol, record
     several         protocol, record, target
+    rounds          several, careful, meter, scope, budget, record, target
     estimates       careful, meter, worker, protocol, machine, record, target
     default         careful, meter, worker, runtimes, machine, target
     layers          machine
