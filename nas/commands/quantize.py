@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from nas.commands.shared import common, ending, output, trained_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from nas.latency.budget import Verdict
-    from nas.latency.record import Latency
+    from nas.latency import MeterOf
+    from nas.latency.budget import Budget, Verdict
     from nas.latency.target import Target
     from nas.quantization.fine_tuning import FineTuning
-    from nas.quantization.forms import Form
+    from nas.quantization.quantizer import QuantizationPlan
     from nas.quantization.verdicts import Loss, Outcome
-    from nas.runs.certificate import Certificate, ComparedForm, Deployed
+    from nas.quantization.workflow import Quantized
 
 MOST_IMAGES = 300
 LONGEST_REASON = 100  # characters in the table
@@ -95,85 +96,69 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from functools import partial
     from pathlib import Path
 
+    from nas.latency import Meter
     from nas.latency.budget import Budget
+    from nas.terminal import answering
 
     budget = None if options.budget is None else Budget.parse(options.budget)
     common.say(f"quantizing {options.architecture}")
+    out, plan = Path(options.out), _plan(options)
+    meter_of = partial(Meter, patience_seconds=common.patience(options))
+    lost = ending.begins_anew("what was timed, scored and fine-tuned")
+    with ending.told(lambda: lost), output.owned_folder(out):
+        found = _quantized(options, out, budget, plan, meter_of)
+    with answering():
+        _print_result(out, found)
+    return found.certificate.verdict
 
-    from nas.host.memory import require_inference  # with PyTorch
-    from nas.latency import Meter
-    from nas.latency.several import measure_in_processes
-    from nas.quantization.quantizer import QuantizationPlan, Quantizer
-    from nas.quantization.verdicts import certified, timed_again
-    from nas.runs.labelling import Labelling
-    from nas.runs.trained import load_trained
-    from nas.runs.winner import Certification, Finished, write_winner
-    from nas.terminal import Progress, answering
 
-    within, out = common.within(options), Path(options.out)
-    targets = _targets(options)
-    plan = QuantizationPlan(
+def _plan(options: argparse.Namespace) -> QuantizationPlan:
+    from nas.quantization.quantizer import QuantizationPlan  # with PyTorch
+
+    within, targets = common.within(options), _targets(options)
+    return QuantizationPlan(
         targets=targets,
         points=_points(options.points),
         images=_images(options.images),
         within=within,
         tuning=_tuning(options, targets),
     )
-    meter_of = partial(Meter, patience_seconds=common.patience(options))
-    lost = ending.begins_anew("what was timed, scored and fine-tuned")
-    with ending.told(lambda: lost), output.owned_folder(out):
-        trained = load_trained(options.architecture, options.weights)
-        output.require_other_folder(out, options.architecture, trained.weights)
-        output.require_same_network(out, trained.architecture.key)
-        dataset, spec = trained_on.data_of(options, trained)
-        findings = common.looked_at(dataset)
-        common.say_notes(findings)
-        seen = trained_on.seen_by(out, spec, findings)
-        require_inference(trained.architecture, dataset.size, dataset.num_classes)
-        if plan.tuning is not None:
-            plan.tuning.require_memory(trained.architecture, dataset)
-        network = trained.network(dataset.num_classes)
-        common.say(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
-        progress = Progress()
-        quantizer = Quantizer(network, dataset, plan, meter_of, common.say, progress)
-        loss, outcomes = quantizer.outcomes()
 
-        def measure(form: Form) -> Latency:
-            with meter_of(form.target, dataset.size, dataset.num_classes) as meter:
-                return measure_in_processes(lambda: meter.measure_graph(form.graph, within=within), form.target)
 
-        def certify(outcomes: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> Certificate:
-            def compared(latency: Latency) -> tuple[ComparedForm, ...]:
-                return compared_of(*timed_again(outcomes, chosen, latency), loss, quantizer.refused)
+def _quantized(
+    options: argparse.Namespace, out: Path, budget: Budget | None, plan: QuantizationPlan, meter_of: MeterOf
+) -> Quantized:
+    """The forms of the network that ARCH names, the best of which was written to `out`."""
+    from nas.quantization.workflow import Quantization
+    from nas.runs.trained import load_trained
+    from nas.terminal import Progress
 
-            return write_winner(
-                out,
-                Finished(
-                    architecture=network.architecture,
-                    weights=(chosen.form.tuned or network).state_dict(),
-                    labelling=Labelling.of(dataset),
-                    dataset=dataset,
-                    deployed=_deployed(chosen, loss),
-                    compared=compared,
-                    seen=seen,
-                ),
-                Certification(
-                    target=chosen.form.target,
-                    budget=budget,
-                    within=within,
-                    meter_of=meter_of,
-                    require=require,
-                    progress=progress,
-                ),
-            )
+    trained = load_trained(options.architecture, options.weights)
+    output.require_other_folder(out, options.architecture, trained.weights)
+    output.require_same_network(out, trained.architecture.key)
+    dataset, spec = trained_on.data_of(options, trained)
+    findings = common.looked_at(dataset)
+    common.say_notes(findings)
+    return Quantization(
+        trained=trained,
+        dataset=dataset,
+        plan=plan,
+        folder=out,
+        said=common.say,
+        budget=budget,
+        seen=trained_on.seen_by(out, spec, findings),
+        meter_of=meter_of,
+        progress=Progress(),
+    ).run()
 
-        outcomes, chosen, certificate = certified(outcomes, loss, certify, measure, common.say)
-    with answering():
-        print(f"\n{table_of(outcomes, chosen, loss, quantizer.refused)}\n")
-        print(f"kept: {chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
-        output.say_certificate(certificate, out)
-        print(f"network in {out}")
-    return certificate.verdict
+
+def _print_result(out: Path, found: Quantized) -> None:
+    """Print the table of all forms, and the certificate."""
+    certificate = found.certificate
+    print(f"\n{table_of(found.outcomes, found.chosen, found.loss, found.refused)}\n")
+    print(f"kept: {found.chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
+    output.say_certificate(certificate, out)
+    print(f"network in {out}")
 
 
 def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
@@ -259,39 +244,3 @@ def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: 
     if any(outcome.latency.flagged for outcome in outcomes):
         text += "\n\n? timed while the machine was disturbed: `flagged` in the certificate says why"
     return text
-
-
-def _deployed(chosen: Outcome, loss: Loss) -> Deployed:
-    """The chosen form as it ships."""
-    from nas.runs.certificate import Deployed
-
-    assert chosen.scored is not None, "nothing is kept that was not scored"
-    return Deployed(
-        graph=chosen.form.graph,
-        form=str(chosen.form),
-        scored_by=str(chosen.form),
-        scores=chosen.scored.scores,
-        same_labels=chosen.scored.same_labels,
-        miou_float32=loss.miou,
-        fine_tuned_epochs=chosen.form.epochs,
-    )
-
-
-def compared_of(
-    outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]
-) -> tuple[ComparedForm, ...]:
-    """All forms that were compared, the chosen one included."""
-    from nas.quantization.verdicts import verdict
-    from nas.runs.certificate import ComparedForm
-
-    found = [
-        ComparedForm.of(
-            str(outcome.form),
-            outcome.latency,
-            verdict(outcome, chosen, outcomes, loss),
-            miou=None if outcome.scored is None else outcome.scored.scores.miou,
-            same_labels=None if outcome.scored is None else outcome.scored.same_labels,
-        )
-        for outcome in outcomes
-    ]
-    return (*found, *(ComparedForm.refused(form, f"left out: {reason}") for form, reason in refused.items()))

@@ -1,5 +1,7 @@
 """Lower precision for a trained network, kept only where it pays.
 
+`workflow` is the whole of it, from a trained network to the certificate of the form that is kept.
+
 A form (`forms`) is one way to run a network: a graph, a runtime and a precision. `quantizer` finds the best form with
 the help of the others: `calibration` provides images for the ranges of activations, and `ranges` finds weights that
 range too widely for INT8. `runner` runs forms in a process of its own, by which `scoring` compares their labels with

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from nas import cli
-from nas.commands.quantize import compared_of, table_of
+from nas.commands.quantize import table_of
 from nas.data import DataSpec, load
 from nas.latency import parse_target
 from nas.latency.record import Latency
@@ -27,7 +27,7 @@ from nas.latency.worker.session import build
 from nas.quantization.forms import Form
 from nas.quantization.scoring import FormScores
 from nas.quantization.shipping import deployed_in_half, deployed_on
-from nas.quantization.verdicts import Loss, Outcome, timed_again
+from nas.quantization.verdicts import Loss, Outcome
 from nas.runs import zoo
 from nas.runs.certificate import ComparedForm, read_certificate
 from nas.runs.labelling import Labelling, metadata
@@ -162,37 +162,6 @@ def test_every_form_is_in_the_table_those_too_that_a_runtime_refused() -> None:
     earlier = strict.dump(ComparedForm.of(str(whole.form), whole.latency, "not kept"))
     assert "flagged" not in earlier
     assert (left_out.p50_milliseconds, left_out.verdict) == (None, "left out: no kernel")
-
-
-def test_what_is_compared_has_the_latency_that_is_certified() -> None:
-    whole, other, half = (
-        outcome("openvino@cpu:1", 2.0, 0.5),
-        outcome("onnxruntime@cpu:1", 2.2, 0.5),
-        outcome("openvino:bf16@cpu:1", 1.0, 0.5),
-    )
-    loss, refused = Loss(miou=0.5, points=0.5), {"openvino:int8@cpu:1": "no kernel"}
-
-    def found(chosen: Outcome, milliseconds: float) -> list[tuple[float | None, str]]:
-        latency = replace(
-            chosen.latency,
-            p50_milliseconds=milliseconds,
-            ci_low_milliseconds=milliseconds,
-            ci_high_milliseconds=milliseconds,
-            p90_milliseconds=3.0,
-            p99_milliseconds=3.0,
-        )
-        rows = compared_of(*timed_again([whole, other, half], chosen, latency), loss, refused)
-        assert [each.form for each in rows] == [*(str(each.form) for each in (whole, other, half)), *refused]
-        return [(each.p50_milliseconds, each.verdict) for each in rows]
-
-    left_out, replaced = (None, "left out: no kernel"), (2.0, "the form that others would replace")
-    assert found(half, 1.6) == [replaced, (2.2, "takes 1.10 times as long as openvino@cpu:1"), (1.6, "kept"), left_out]
-    assert found(whole, 2.5) == [
-        (2.5, "kept"),
-        (2.2, "takes 0.88 times as long as openvino@cpu:1"),
-        (1.0, "takes 0.40 times as long as openvino@cpu:1"),
-        left_out,
-    ]
 
 
 def test_only_a_certificate_of_the_same_network_is_replaced_and_none_of_a_run(
