@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.commands.shared import certified, common, ending, output
+from nas.host.words import counted
 
 if TYPE_CHECKING:
     from nas.errors import UnmeasuredError
@@ -128,7 +129,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
         if target.on_cuda and processes > 1:
             raise UserError("--processes: all networks on a GPU are timed by one process; leave it out")
         meter = Meter(target, size, classes, patience_seconds=common.patience(options))
-        what = _words(networks, "random network") if options.calibrate else _words(len(architectures), "network")
+        what = counted(networks, "random network") if options.calibrate else counted(len(architectures), "network")
         of_classes = "" if options.calibrate else f", {classes} classes"
         graphs = _deployed_graphs(given, target, size, classes)
         # Printed before the meter starts its process, which takes seconds.
@@ -169,10 +170,6 @@ def words_of_kept(networks: int) -> str:
     return "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
 
 
-def _words(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress) -> None:
     from nas.latency.estimates import calibration
     from nas.report.calibration import ESTIMATES, write_calibration
@@ -181,7 +178,9 @@ def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress
 
     failed = calibration.measure_networks(meter, networks, progress)
     if failed:
-        print(f"not measured: {_words(len(failed), 'network')}, for example: {failed[0]}; the same command tries again")
+        print(
+            f"not measured: {counted(len(failed), 'network')}, for example: {failed[0]}; the same command tries again"
+        )
     found = calibration.calibrate(meter)
     with answering():
         _print_fit(found)
@@ -203,7 +202,7 @@ def _print_fit(found: Calibration) -> None:
             "the same command measures them again"
         )
     if found.refused:
-        print(f"cannot be timed: {_words(len(found.refused), 'network')}, for example: {found.refused[0]}")
+        print(f"cannot be timed: {counted(len(found.refused), 'network')}, for example: {found.refused[0]}")
     if found.better is not None:
         more = found.better.networks
         print(f"the existing table, fitted to {more} networks, is kept: give --networks {more} to replace it")
