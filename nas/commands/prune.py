@@ -131,6 +131,7 @@ def _pruned(
     from nas.prune.pruner import Pruner
     from nas.prune.tuning import FineTuning
     from nas.quantization.shipping import require_data_for
+    from nas.runs.data_seen import seen_by
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
@@ -147,7 +148,7 @@ def _pruned(
         dataset, spec = trained_on.data_of(options, trained)
         findings = common.looked_at(dataset)
         common.say_notes(findings)
-        seen = trained_on.seen_by(out, spec, findings)
+        seen = seen_by(out, spec, findings.fingerprint)
         if recipe.probe:
             common.say(
                 "note: `probe` is for nas train and nas search; here the usual precision and memory layout are used"

@@ -130,6 +130,7 @@ def _quantized(
 ) -> Quantized:
     """The forms of the network that ARCH names, the best of which was written to `out`."""
     from nas.quantization.workflow import Quantization
+    from nas.runs.data_seen import seen_by
     from nas.runs.trained import load_trained
     from nas.terminal import Progress
 
@@ -146,7 +147,7 @@ def _quantized(
         folder=out,
         said=common.say,
         budget=budget,
-        seen=trained_on.seen_by(out, spec, findings),
+        seen=seen_by(out, spec, findings.fingerprint),
         meter_of=meter_of,
         progress=Progress(),
     ).run()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.data.fingerprint import Fingerprint
 from nas.storage.files import expanded, require_utf8, write_text
 from nas.storage.records import find_record
 from space import UserError, strict
+
+if TYPE_CHECKING:
+    from nas.data import DataSpec
 
 FILE = "data.yaml"
 
@@ -31,6 +35,17 @@ class DataSeen:
         way = "" if root is None else os.path.relpath(expanded(root).resolve(), folder.resolve())
         require_utf8(way)
         return cls(fingerprint=fingerprint, root_from_here=way)
+
+
+def seen_by(folder: Path, spec: DataSpec, fingerprint: Fingerprint) -> DataSeen | None:
+    """The record of the data of `spec` for the `folder` of a pruned or quantized network, by which the data are found
+    later. None for data that a folder alone does not determine: drawn pictures, and a part of a data set.
+
+    Raises: UserError for a path that is not UTF-8.
+    """
+    if spec.root is None or spec.train_images is not None or spec.validation_images is not None:
+        return None
+    return DataSeen.of(fingerprint, spec.root, folder)
 
 
 def hold_to_data(folder: Path, fingerprint: Fingerprint, *, root: str | None, begun: bool) -> None:

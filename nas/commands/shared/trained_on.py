@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 from nas.commands.shared import common
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nas.data import Dataset, DataSpec, Findings
-    from nas.runs.data_seen import DataSeen
+    from nas.data import Dataset, DataSpec
     from nas.runs.labelling import Labelling
     from nas.runs.trained import Trained
 
@@ -33,18 +30,6 @@ def data_of(options: argparse.Namespace, trained: Trained, *, test: bool = False
     if known is not None:
         _note_differences(known, dataset.name, spec.size)
     return dataset, spec
-
-
-def seen_by(out: Path, spec: DataSpec, findings: Findings) -> DataSeen | None:
-    """The record of the data of `spec`, checked with `findings`, for the folder `out` of a pruned or quantized network.
-    `spec_of` finds the data by it later. None for data that a folder alone does not determine: drawn pictures, and a
-    part of a data set.
-    """
-    from nas.runs.data_seen import DataSeen
-
-    if spec.root is None or spec.train_images is not None or spec.validation_images is not None:
-        return None
-    return DataSeen.of(findings.fingerprint, spec.root, out)
 
 
 def spec_of(options: argparse.Namespace, trained: Trained) -> DataSpec:
