@@ -87,10 +87,10 @@ def test_the_next_candidate_is_measured_while_the_only_training_goes_on(tmp_path
 @pytest.mark.slow
 def test_finalists_have_the_cores_that_candidates_leave(tmp_path: Path) -> None:
     study = STUDY.replace("finish_epochs: 1", "finish_epochs: 1, concurrent: 4")
-    done = searched(tmp_path, "none", study, cores=4)  # invented ones
+    done = searched(tmp_path, "none", study, cores=4)  # simulated ones
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train   4 at a time, each with 1 thread\n" in done.stdout
-    assert "train   2 at a time, each with 2 threads, now that all is proposed\n" in done.stdout
+    assert "train   2 at a time, each with 2 threads, now that no more candidates are proposed\n" in done.stdout
     assert "threads: 1" in (tmp_path / "run" / "order.yaml").read_text()
     run = RunFolder.open(tmp_path / "run")
     assert any(run.is_done(trial, "finish") for trial in run.trials())

@@ -37,7 +37,7 @@ def test_what_is_not_named_stays() -> None:
         ("deep_supervision: [0.4, -1]", "deep_supervision: expected true, or weights of heads in 0..10"),
         (
             "deep_supervision: [0, 0]",
-            "one of the first 2 above 0, as some networks have no more places; got [0.0, 0.0]",
+            "one of the first 2 above 0 (some networks have no more places); got [0.0, 0.0]",
         ),
         ("deep_supervision: [0, 0, 0, 0, 0, 0, 0.1]", "one of the first 2 above 0"),
         ("deep_supervision: 0.4", "deep_supervision: expected true or false, or a list of numbers, got '0.4'"),
