@@ -74,7 +74,8 @@ class SearchPlan:
     that can resume candidates (`surrogate`); those of other samplers are trained whole."""
     concurrent: int = 0
     """Trainings at a time. 0: on GPUs as many as `trials_per_gpu` says; on CPUs one per core, but at most a quarter of
-    the whole trainings that `seeds`, `random_trials` and `guided_trials` are, at least two, with more threads each."""
+    the whole trainings (`seeds`, `random_trials` and `guided_trials` together) and at least two, which share all cores
+    as threads."""
     trials_per_gpu: int | float | str = field(default=1, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Trainings that share a GPU, where trainings run on GPUs; `auto`: as many as a short probe at the start of the
     search finds worthwhile."""

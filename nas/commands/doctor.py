@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from nas.host.words import counted, one_line
 from space.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print one line per item. Something missing is an answer, not an error."""
     for name, text in _facts():
-        print(f"{name:{WIDTH}}  {' '.join(text.split())}".rstrip(), flush=True)
+        print(f"{name:{WIDTH}}  {one_line(text)}".rstrip(), flush=True)
 
 
 def _facts() -> Iterator[tuple[str, str]]:
@@ -78,7 +79,7 @@ def _torch() -> list[tuple[str, str]]:
     if isinstance(torch, Exception):
         return [("torch", f"missing or broken ({torch}); pip install 'torch>=2.6,<2.14'")]
     build = f"CUDA {torch.version.cuda} build" if torch.version.cuda else "CPU build"
-    lines = [("torch", f"{torch.__version__}, {build}, {torch.get_num_threads()} threads")]
+    lines = [("torch", f"{torch.__version__}, {build}, {counted(torch.get_num_threads(), 'thread')}")]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30
@@ -98,7 +99,7 @@ def _answer(work: Callable[[], str]) -> str:
 
 
 def _loaded(library: str) -> ModuleType | Exception:
-    """A library, or why it cannot be loaded: one that is broken may raise anything."""
+    """A library, or the error when loading it: a broken one may raise anything."""
     try:
         return importlib.import_module(library)
     except Exception as error:
@@ -147,7 +148,7 @@ def _runtimes() -> list[tuple[str, str]]:
 
 
 def _precision_words(target: Target) -> str:
-    """What to expect of a ready target's precision on its device."""
+    """What to expect of a precision on the device of a target that is ready, in words."""
     from nas.host.processor import gpu_precision_words, precision_words
 
     if not target.on_cuda:
@@ -197,9 +198,9 @@ def _cache() -> str:
     from nas.storage.cache import cache_folder
 
     folder = cache_folder()
-    # Of what lies below a folder that may not be entered, os.path.exists says that it is not there.
+    # os.path.exists is False for anything inside a folder that may not be entered.
     existing = next(parent for parent in (folder, *folder.absolute().parents) if os.path.exists(parent))
     free = shutil.disk_usage(existing).free / 2**30
     writable = os.access(existing, os.W_OK | os.X_OK)
-    problem = "" if writable else "; it cannot be written, set XDG_CACHE_HOME to a folder that can"
+    problem = "" if writable else "; it cannot be written to, set XDG_CACHE_HOME to a folder that can"
     return f"{folder}, {free:.1f} GiB free{problem}"

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     budget = None if options.budget is None else Budget.parse(options.budget)
     given = tuple(dict.fromkeys(options.architectures))
     architectures = {name: load_architecture(name) for name in given}
-    if not given and not options.calibrate:  # never folders that have the names of published networks
+    if not given and not options.calibrate:  # not folders that have the same names
         architectures = {name: space.load(name) for name in space.published()}
     if options.out:  # names are written to files there
         for name in architectures:
@@ -157,14 +157,14 @@ def _processes(options: argparse.Namespace) -> int:
 
 
 def _marks(options: argparse.Namespace) -> Mapping[str, str]:
-    """The files that are written in --out, each with the text by which an earlier one is recognised."""
+    """The files written to --out, each with the text that identifies an earlier one."""
     from nas.report import calibration, leaderboard
 
     return calibration.MARKS if options.calibrate else leaderboard.MARKS
 
 
 def words_of_kept(networks: int) -> str:
-    """The words for an interrupted calibration that keeps so many networks, including those of earlier commands."""
+    """The words for an interrupted calibration that keeps `networks` networks, including those of earlier commands."""
     if networks:
         return "what was measured so far is kept: the same command goes on from there"
     return "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
@@ -198,7 +198,7 @@ def _print_fit(found: Calibration) -> None:
     print(comparison(found.left_out))
     if found.flagged:
         print(
-            f"not used: {found.flagged} measurements, taken while the machine was disturbed; "
+            f"not used: {counted(found.flagged, 'measurement')}, taken while the machine was disturbed; "
             "the same command measures them again"
         )
     if found.refused:

@@ -39,7 +39,7 @@ examples:
   nas predict runs/night --video 0                             the first camera, until Ctrl-C"""
 MENTIONED = 4  # classes listed for each picture, the most frequent ones
 SOFTWARE = "nas predict"
-MARK = f"Software\0{SOFTWARE}"  # as PNG stores it: only pictures with this text are replaced
+MARK = f"Software\0{SOFTWARE}"  # in the PNG files that it writes; only files with this text are replaced
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -78,8 +78,8 @@ def is_on_cuda() -> bool:
 
 
 def choose(measure: MeasureTarget | None = None) -> DefaultTarget:
-    """The default target with its reason: kept from last time, or found by timing. Says which runtimes are broken."""
-    _say_what_is_broken()
+    """The default target with its reason: kept from last time, or found by timing. Prints which runtimes are broken."""
+    _print_broken()
     return known() or _fastest(candidates(), measure or _geometric_mean)
 
 
@@ -111,8 +111,8 @@ def _missing(target: Target) -> str | None:
     return runtimes.missing(target)
 
 
-def _say_what_is_broken() -> None:
-    """Of the runtimes of the devices among which the candidates are, and of better ones."""
+def _print_broken() -> None:
+    """Print the broken runtimes for the kind of device that the candidates are on, and for better kinds."""
     ready = candidates()
     for texts in DEPLOYMENT:
         targets = [Target.parse(text) for text in texts]

@@ -23,7 +23,7 @@ PICTURE = "calibration.png"
 COLUMNS = ("network", "measured_milliseconds", "estimated_milliseconds", "multiply_adds", "parameters")
 SOFTWARE = "nas measure"
 MARKS: Mapping[str, str] = {ESTIMATES: ",".join(COLUMNS), PICTURE: f"Software\0{SOFTWARE}"}
-"""Text by which a file of an earlier calibration is recognised: only such files are replaced."""
+"""Text that identifies a file of an earlier calibration; only such files are replaced."""
 PROXIES: Mapping[str, Callable[[LeftOut], float]] = {  # often used in place of measured latency
     "multiply-adds": lambda each: each.multiply_adds,
     "parameters": lambda each: each.parameters,

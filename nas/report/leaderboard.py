@@ -24,7 +24,7 @@ COLUMNS = (
 COLUMNS_OF_BLOCKS = "network,block,candidate_milliseconds,reference_milliseconds"
 SOFTWARE = "nas measure"
 MARKS: Mapping[str, str] = {TABLE: ",".join(COLUMNS), BLOCKS: COLUMNS_OF_BLOCKS, PICTURE: f"Software\0{SOFTWARE}"}
-"""Text by which a file of an earlier leaderboard is recognised: only such files are replaced."""
+"""Text that identifies a file of an earlier leaderboard; only such files are replaced."""
 
 
 def write_leaderboard(folder: Path, latencies: Mapping[str, Latency]) -> None:

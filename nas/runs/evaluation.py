@@ -13,14 +13,14 @@ from space import UserError, strict
 EVALUATION = "evaluation.yaml"
 CONFUSION = "confusion.csv"
 CONFUSION_CHART = "confusion.svg"
-CORNER = "labelled \\ predicted"  # of the CSV, above the rows' names and before the columns'
+CORNER = "labelled \\ predicted"  # first cell of the CSV
 CREATOR = "nas evaluate"
 MARKS: Mapping[str, str] = {
     EVALUATION: "\nweights_sha256: ",
     CONFUSION: f"{CORNER},",
     CONFUSION_CHART: f"<dc:title>{CREATOR}</dc:title>",
 }
-"""Text by which a file of an earlier evaluation is recognised: only such files are replaced."""
+"""Text that identifies a file of an earlier evaluation; only such files are replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,8 +84,8 @@ class Order:
     ahead: int
     """How many trainings may still be under way, with unknown results, when the next candidate is proposed."""
     threads: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """CPU threads of each training, on which its last bits depend. 0 on GPUs and in runs of earlier versions: as many
-    as the machine has for it."""
+    """CPU threads of each training, on which the last bits of its results depend. 0 on GPUs and in runs of earlier
+    versions: they depend on the machine."""
 
     def __post_init__(self) -> None:
         for name in ("ahead", "threads"):

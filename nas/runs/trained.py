@@ -139,9 +139,9 @@ def load_winner(folder: Path) -> tuple[Architecture, Path]:
 
 
 def folder_named(name_or_path: str) -> Path | None:
-    """The folder that a name or path means; None where it means a published network, a file, or nothing.
+    """The folder that a name or path refers to; None for a published network, a file or an unknown name.
 
-    A published network and a winner in the zoo keep their names, unless a folder of that name holds a network.
+    A folder that has the name of a published network or of a winner in the zoo counts only if it holds a network.
     """
     path, in_zoo = Path(name_or_path), name_or_path in zoo.names()
     is_known = in_zoo or name_or_path in space.published()
@@ -151,7 +151,7 @@ def folder_named(name_or_path: str) -> Path | None:
 
 
 def folder_of(name_or_path: str) -> Path | None:
-    """The folder of that name or path, or the winner's folder inside it, if it holds an architecture; otherwise None.
+    """The folder of `folder_named`, or the winner's folder inside it, if one of them holds an architecture; else None.
 
     Raises: UserError when there are winners for several budgets.
     """
@@ -160,15 +160,15 @@ def folder_of(name_or_path: str) -> Path | None:
 
 
 def _holds_network(folder: Path) -> bool:
-    """Whether there is an architecture in a folder, in the winner in it, or in one of its winners."""
+    """Whether a folder holds an architecture, in itself or in the folder of a winner in it."""
     places = (ARCHITECTURE, f"{WINNER}/{ARCHITECTURE}", f"{WINNERS}/[!.]*/{ARCHITECTURE}")
     return any(file.is_file() for place in places for file in folder.glob(place))
 
 
 def _network_in(path: Path) -> Path | None:
-    """The folder that holds an architecture: `path`, or the winner's in it; None when there is none.
+    """The folder that holds an architecture: `path`, or the winner's folder in it; None if neither does.
 
-    Raises: UserError when there is a winner for each of several budgets.
+    Raises: UserError when there are winners for several budgets.
     """
     found = next((folder for folder in (path, path / WINNER) if (folder / ARCHITECTURE).is_file()), None)
     if found is None and (several := sorted(file.parent for file in path.glob(f"{WINNERS}/[!.]*/{ARCHITECTURE}"))):
@@ -290,7 +290,7 @@ def digest_of(file: Path) -> str:
 
 
 def _require_finished(folder: Path) -> None:
-    """Raises: UserError for the folder of a search or of a training that has no network yet, with how to go on."""
+    """Raises: UserError for the folder of an unfinished search or training, which says how to resume it."""
     if (folder / STUDY).is_file() and (folder / TRIALS).is_dir():
         raise UserError(
             f"{folder}: expected a finished search, got one without a winner yet; wait for it, or go on with: "
@@ -298,8 +298,8 @@ def _require_finished(folder: Path) -> None:
         )
     if (folder / CHECKPOINT).is_file() or cached_record(folder / DATA_SEEN, DataSeen) is not None:
         raise UserError(
-            f"{folder}: expected a finished training, got one that has not ended; wait for it, or give its `nas train` "
-            "command again with --resume"
+            f"{folder}: expected a finished training, got one that is not finished; wait for it, or repeat its "
+            "`nas train` command with --resume"
         )
 
 

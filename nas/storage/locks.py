@@ -9,13 +9,13 @@ import tempfile
 from nas.errors import HaltedError
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What a file system answers that knows no locks."""
+"""Error numbers of file systems without locks."""
 
 
 def lock_under_tmpdir(descriptor: int, kind: int) -> None:
-    """What `fcntl.flock` does, of a file under TMPDIR.
+    """`fcntl.flock`, for a file under TMPDIR.
 
-    Raises: HaltedError where the file system there knows no locks; OSError as flock does.
+    Raises: HaltedError when the file system there has no locks; OSError as flock does.
     """
     try:
         fcntl.flock(descriptor, kind)

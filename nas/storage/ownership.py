@@ -1,9 +1,9 @@
 """One owner at a time for a folder that is written to. Ownership ends with the owner's process, however that ends.
 
 The owner holds a lock (flock) on a file in the folder, which the kernel drops when the process is gone; network file
-systems carry the lock to other hosts. On file systems without locks the file itself serves: it names the owner, who
-touches it every few seconds. A process that finds the name of an owner on another host in it watches for a while
-whether it is touched.
+systems carry the lock to other hosts. On file systems without locks the file itself serves as the lock: it
+names the owner, which touches it every few seconds. A process that finds an owner on another host in it watches for a
+while whether the file is touched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
     end, the folder is removed.
 
     Raises: UserError when another process still owns it after `patience_seconds`, naming that process; OSError when it
-    cannot be written.
+    cannot be written to.
     """
     file = folder / OWNER
     descriptor = _taken(file, time.monotonic() + patience_seconds)
@@ -53,8 +53,8 @@ def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether a process owns `folder`, as far as can be told without waiting and without taking the lock, which would
-    get in the way of a new owner: the file was touched recently, and an owner on this host still exists.
+    """Whether a process owns `folder`, as far as is known without waiting and without taking the lock, which would get
+    in the way of a new owner: the file was touched recently, and an owner on this host still exists.
     """
     file = folder / OWNER
     try:

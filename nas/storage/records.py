@@ -40,7 +40,7 @@ def find_record(file: Path, what: str, kind: type[Kept]) -> Kept | None:
 
     Raises: UserError when the file cannot be read or holds something else; DamagedError when it is not UTF-8.
     """
-    with contextlib.suppress(OSError):  # a folder above it may not be entered: reading it says so
+    with contextlib.suppress(OSError):  # a folder above may not be entered: reading reports it
         if not file.is_file():
             return None
     return read_record(file, what, kind)

@@ -22,7 +22,7 @@ LENGTH = len(PREFIX) + 9  # length of a folder's name and the slash before it
 def scratch_folder() -> Iterator[Path]:
     """An empty folder for this process alone, removed at the end.
 
-    Raises: OSError when it cannot be made, for example because the disk is full; HaltedError where TMPDIR's disk has no
+    Raises: OSError when it cannot be made, for example because the disk is full; HaltedError when TMPDIR's disk has no
     locks.
     """
     clear_abandoned()

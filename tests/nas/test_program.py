@@ -546,7 +546,7 @@ def test_what_answers_otherwise_than_ray_is_no_cluster(tmp_path: Path) -> None:
     assert refusal(done).startswith(f"nas search: RAY_ADDRESS: the server at {address} is not Ray")
 
 
-def test_a_long_folder_for_temporary_files_is_told_first(tmp_path: Path) -> None:
+def test_a_long_folder_for_temporary_files_is_reported_first(tmp_path: Path) -> None:
     long = tmp_path / "slurm_jobdir" / "1355700" / "people" / "somebody"
     long.mkdir(parents=True)
     done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), TMPDIR=str(long))
@@ -554,7 +554,7 @@ def test_a_long_folder_for_temporary_files_is_told_first(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_a_path_that_ray_misreads_is_told_first(tmp_path: Path) -> None:
+def test_a_path_that_ray_misreads_is_reported_first(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with tempfile.TemporaryDirectory(prefix="o'", dir="/tmp") as temporary:
         done = nas("search", "--budget", "10ms", "--out", str(out), TMPDIR=temporary)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from space.errors import UserError
 
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""What a file system answers that is not to be written to; a full one is another matter."""
-MARKED_BYTES = 4096  # at the beginning of a file, where its mark is looked for
+"""Error numbers of folders and disks that cannot be written to; that of a full disk is not among them."""
+MARKED_BYTES = 4096  # bytes at the beginning of a file that are searched for its mark
 
 
 @contextlib.contextmanager
@@ -87,10 +87,10 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
 
 
 def require_replaceable(folder: Path, marks: Mapping[str, str], command: str) -> None:
-    """Make sure that `command` replaces only its own files in a folder. `marks`: the name of each file that it writes,
-    with a text near the beginning by which an earlier one of its own is recognised.
+    """Check that `nas COMMAND` would replace only its own files in a folder. `marks`: for the name of each file that it
+    writes, a text near the beginning that identifies such a file.
 
-    Raises: UserError for the first file that is there without its mark.
+    Raises: UserError for the first existing file without its mark.
     """
     from space.errors import UserError
 
@@ -104,7 +104,7 @@ def require_replaceable(folder: Path, marks: Mapping[str, str], command: str) ->
 
 
 def _begins_with(path: Path, mark: str) -> bool:
-    """Whether a path is a file with the mark near its beginning."""
+    """Whether a path is a file with this mark near its beginning."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -143,9 +143,9 @@ def owned_folder(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def owned(folder: Path, *, resume: bool = False) -> Iterator[None]:
-    """Own a folder (`nas.storage.ownership.owned`). `resume`: the command goes on with what is in it.
+    """Own a folder (`nas.storage.ownership.owned`). `resume`: the command continues the work in it.
 
-    Raises: UserError when another process owns it, or it cannot be written to.
+    Raises: UserError when another process owns the folder, or it cannot be written to.
     """
     from nas.storage import ownership
 
@@ -160,7 +160,7 @@ def owned(folder: Path, *, resume: bool = False) -> Iterator[None]:
 
 
 def unwritable(folder: Path, error: OSError, *, resume: bool = False) -> UserError:
-    """What to raise where `error` kept a folder from being made or written to."""
+    """The error to raise when `error` shows that a folder cannot be made or written to."""
     from space.errors import UserError
 
     advice = "copy it to a disk that can be written to, and go on there" if resume else "give another with --out"

@@ -230,9 +230,10 @@ def error_of(estimates: Sequence[LeftOut]) -> float:
 
 
 def kept_table(meter: Meter) -> LatencyTable | None:
-    """The table of this device at this input size; None if there is no usable one. If the device has none of its own,
-    it is that of the same device on a host of another name, such as an earlier container. Its milliseconds use the
-    device's current anchor, if this machine has it.
+    """The table of this device at this input size; None if there is no usable one.
+
+    If there is none under this host's name, a table of the same device on a host with another name is used, such as an
+    earlier container. Milliseconds use the device's current anchor, if this machine has it.
     """
     table = cached_record(_folder(meter) / TABLE, LatencyTable) or _of_another_host(meter)
     now = anchor.read(anchor.path_of(device_key.key_of_anchor(meter.environment, meter.target, meter.size)))
@@ -240,7 +241,7 @@ def kept_table(meter: Meter) -> LatencyTable | None:
 
 
 def _of_another_host(meter: Meter) -> LatencyTable | None:
-    """A table made on a host of another name; of several the one fitted to most networks."""
+    """A table of the same device, made on a host with another name; of several, the one fitted to most networks."""
     key = device_key.key_but_host(meter.environment, meter.size)
     try:
         files = [folder / TABLE for folder in sorted(device_key.folder("tables").iterdir())]
@@ -252,7 +253,7 @@ def _of_another_host(meter: Meter) -> LatencyTable | None:
 
 
 def words_of_host(table: LatencyTable, environment: Mapping[str, str]) -> str:
-    """A note on a table that was made on a host of another name than that of `environment`; empty if it is the same."""
+    """A note on a table that was made on another host than that of `environment`; empty for the same host."""
     host = table.environment.get("host")
     if host in (None, environment.get("host")):
         return ""
@@ -302,8 +303,8 @@ def _keep(meter: Meter, found: Sequence[MeasuredNetwork | RefusedNetwork]) -> No
             _add_line(folder / name, json.dumps(strict.plain(record)))
     except OSError as error:
         raise UserError(
-            f"cannot keep measurements in {folder} ({error.strerror}); free space there, or set XDG_CACHE_HOME "
-            "to a folder that can be written"
+            f"cannot keep measurements in {folder} ({error.strerror}); make room there, or set XDG_CACHE_HOME "
+            "to a folder that can be written to"
         ) from None
 
 

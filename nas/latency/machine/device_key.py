@@ -23,8 +23,8 @@ def key_of(environment: Mapping[str, str], size: tuple[int, int]) -> dict[str, s
 
 
 def key_but_host(environment: Mapping[str, str], size: tuple[int, int]) -> dict[str, str]:
-    """The same without the host's name, which is another one in every container. It stays where the system tells no
-    model of the processor, which has several words: of "aarch64" some are far faster than others.
+    """`key_of` without the host's name, which differs between containers on one machine. The name is kept if the system
+    does not report the processor's model (several words): processors called just "aarch64" differ widely in speed.
     """
     key = key_of(environment, size)
     return {name: text for name, text in key.items() if name != "host" or " " not in key.get("cpu", "")}

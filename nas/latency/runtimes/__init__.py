@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nas.errors import TargetError
 from nas.host.room import is_shortage
+from nas.host.words import one_line
 from nas.latency.machine import device
 from nas.latency.machine.watch import THIS_MACHINE, Watch
 from nas.latency.target import Target
@@ -51,7 +52,7 @@ GROUP = "framebudget.runtimes"
 NEEDS = ("PRECISIONS", "available", "versions", "settle", "prepare")
 NEEDS_FOR_GRAPHS = ("LIBRARY", "open_graph")
 FIRST = {"cpu": "cpu", "cuda": "cuda:0"}  # the first device of each kind
-LONGEST_REASON = 300
+LONGEST_REASON = 300  # characters of a library's message
 
 
 class GraphRuntime(Protocol):
@@ -143,8 +144,7 @@ def missing(target: Target) -> str | None:
 
 
 def broken(target: Target) -> str | None:
-    """Why the libraries of a target's runtime cannot be loaded although they are installed; None where they can, or are
-    not.
+    """Why the installed libraries of a target's runtime cannot be loaded; None if they can be, or are not installed.
 
     Raises: TargetError and UserError as `load` does.
     """
@@ -152,16 +152,16 @@ def broken(target: Target) -> str | None:
     try:
         if runtime.available(target) is None:
             runtime.versions()
-    except Exception as error:  # whatever a broken library raises: beside a protobuf of another version, a TypeError
+    except Exception as error:  # a broken library may raise anything, for example a TypeError with another protobuf
         if is_shortage(error):
             raise
-        words = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        words = one_line(error, LONGEST_REASON) or type(error).__name__
         return f"its libraries do not load: {words}; install them again"
     return None
 
 
 def require_one(targets: Sequence[Target]) -> None:
-    """Make sure, before any long work, that at least one of the targets can be timed. Targets on other hosts are taken
+    """Check, before any long work, that at least one of the targets can be timed. Targets on other hosts are taken
     to be ready, since that is only known after connecting.
 
     Raises: TargetError as `require` does, for the first target.
@@ -197,7 +197,7 @@ def reads_graphs(target: Target) -> bool:
 
 
 def reader(target: Target) -> Reader | None:
-    """What reads ONNX graphs on a host without this package; None if the runtime of `target` does not, or on a GPU.
+    """The reader of ONNX graphs on a host without this package; None if the runtime reads none, and for a GPU.
 
     Raises: TargetError and UserError as `load` does.
     """

@@ -19,8 +19,7 @@ EXAMPLES = "HOST:PORT such as 10.0.0.5:6379, as `ray start --head` prints it, or
 CONNECT_SECONDS = 8.0  # time to connect to a cluster's port, and as long again for its first bytes
 LONGEST_SOCKET = 107  # bytes of a path; unix(7)
 SOCKETS = len("/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store")  # below Ray's own folder
-
-MISREAD = frozenset("'\\")  # in paths of the command by which Ray starts its workers
+MISREAD = frozenset("'\\")  # characters that Ray misreads in the command that starts its workers
 
 # HTTP/2 (RFC 9113, section 3.4): the first bytes of a client, with empty settings, and the type of the answering frame
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -43,9 +42,9 @@ def require_short_folder() -> None:
 
 
 def require_plain_paths() -> None:
-    """Make sure that a Ray of our own reads the paths of this Python and of TMPDIR as they are.
+    """Check that a local Ray can read the paths of this Python and of TMPDIR; spaces in them do no harm.
 
-    Raises: UserError when it would misread one. Spaces do no harm.
+    Raises: UserError when one has characters that Ray misreads.
     """
     for what, path, advice in (
         ("a Python", sys.executable, "install this program in an environment in another folder"),

@@ -32,9 +32,9 @@ BUSY = "timed out"  # in Ray's error when its processes did not start within a m
 @contextlib.contextmanager
 def own_ray(*workers: Workers) -> Iterator[None]:
     """A local Ray on this machine, independent of any other Ray there, with room for each of these workers. It listens
-    on the loopback interface only, and ends with this process however that ends.
+    on the loopback interface only, and ends with this process, however that ends.
 
-    Raises: UserError when it cannot be started, because TMPDIR is full, say.
+    Raises: UserError when it cannot be started, for example because TMPDIR is full.
     """
     variables: dict[str, str | None] = {
         # Ray would replace 127.0.0.1 by an address that other machines can reach, unless clusters are disabled.
@@ -44,10 +44,10 @@ def own_ray(*workers: Workers) -> Iterator[None]:
         # Trainings have another working folder than this process, but share its lane and its cache.
         "TMPDIR": os.path.abspath(tempfile.gettempdir()),
         "XDG_CACHE_HOME": str(cache_folder().absolute().parent),
-        # Within a job of another Ray these name what only the workers of that one have.
+        # Inside a job of another Ray, these name things that only the workers of that Ray have.
         "RAY_JOB_CONFIG_JSON_ENV_VAR": None,
         "RAY_RUNTIME_ENV_HOOK": None,
-        # Ray would start workers before it is told of `py_executable`, wait for them, and never use them.
+        # Otherwise Ray starts workers before it knows `py_executable`, waits for them, and never uses them.
         "RAY_prestart_worker_first_driver": "0",
     }
     usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
@@ -63,7 +63,7 @@ def own_ray(*workers: Workers) -> Iterator[None]:
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),
-            runtime_env={"py_executable": shlex.quote(sys.executable)},  # for a shell, which Ray does not quote it for
+            runtime_env={"py_executable": shlex.quote(sys.executable)},  # a shell reads it; Ray does not quote it
         )
         try:
             session.enter_context(connection)
@@ -139,7 +139,7 @@ def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def _set(variables: Mapping[str, str | None]) -> None:
-    """Give each variable its text; None: it is not set."""
+    """Set environment variables; None unsets one."""
     for name, text in variables.items():
         if text is None:
             os.environ.pop(name, None)

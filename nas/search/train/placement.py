@@ -1,4 +1,4 @@
-"""How many trainings of a search run at a time, and on which processors and GPUs each of them does."""
+"""How many trainings of a search run at a time, and which processors and GPUs each of them uses."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def resources_here() -> Resources:
 
 
 def workers_for(run: RunFolder, study: Study, nodes: Sequence[Resources], *, joined: bool) -> Workers:
-    """The workers that train the candidates of a study; a run that goes on keeps those that it began with."""
-    plan, target, began = study.search, parse_target(study.target), run.order()
+    """The workers that train the candidates of a study; a resumed run keeps the threads that it began with."""
+    plan, target, order = study.search, parse_target(study.target), run.order()
     per_gpu = plan.trials_per_gpu if isinstance(plan.trials_per_gpu, int) else 1
     timing_node = any(RESOURCE in node for node in nodes)
-    on_gpu_here = target.on_cuda and not target.host  # then another GPU, where there is one, trains meanwhile
+    on_gpu_here = target.on_cuda and not target.host  # another GPU, if there is one, trains meanwhile
     others = on_gpu_here and sum(node.get("GPU", 0) for node in nodes) > 1
     if others and not joined:
         nodes = [{**node, "CPU": max(1, node["CPU"] - 1)} for node in nodes]
-    threads = 0 if began is None else began.threads
-    most = most_at_once(study) if began is None or threads else began.ahead + 1
+    threads = 0 if order is None else order.threads
+    most = most_at_once(study) if order is None or threads else order.ahead + 1
     return replace(
         workers_of(nodes, plan.concurrent, per_gpu, most=most, threads=threads),
         joined=joined,
@@ -61,8 +61,8 @@ def with_shared_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
 
 
 def with_more_threads(search: Search, nodes: Sequence[Resources], count: int) -> Search:
-    """The same search with `count` trainings at a time on CPUs, or as many as the study allows: nothing is learnt from
-    one for the next any more, so each gets all the threads that this leaves.
+    """The search for `count` trainings that no later proposal depends on: on CPUs they all run at a time, as far as the
+    study's `concurrent` allows, and share the cores.
     """
     workers, concurrent = search.workers, search.study.search.concurrent
     if workers.device != "cpu":

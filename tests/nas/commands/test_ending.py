@@ -38,7 +38,7 @@ class Ear(io.StringIO):
 
 @pytest.fixture
 def last_words(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """`last_words(at, words...)`: what is said to be kept of a command that is interrupted as it prints `at`."""
+    """`last_words(at, words...)`: what is kept, by the last message of a command interrupted when it prints `at`."""
 
     def heard(at: str, *words: object) -> str:
         ear = Ear(at)
@@ -89,7 +89,7 @@ def test_a_training_goes_on_in_a_folder_that_has_the_name_of_its_network(
     assert last_words("epoch 1/2", *words) == "--resume goes on from the last finished epoch, in ndnet29-fcn32"
     for name in ("ndnet29-fcn32", "./ndnet29-fcn32"):
         told = nas("evaluate", name).refusal()
-        assert "ndnet29-fcn32: expected a finished training, got one that has not ended" in told
+        assert "ndnet29-fcn32: expected a finished training, got one that is not finished" in told
     nas(*words, "--resume").done()
     assert "validation images of folder at 64x96" in nas("evaluate", "ndnet29-fcn32").done().out
 
@@ -97,7 +97,7 @@ def test_a_training_goes_on_in_a_folder_that_has_the_name_of_its_network(
 READ_ONLY = ("unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
 
 
-def test_what_lies_on_a_disk_that_cannot_be_written_to_goes_on_as_a_copy(trained, small, pictures, tmp_path):
+def test_work_on_a_read_only_disk_is_refused_with_what_to_do(trained, small, pictures, tmp_path):
     out = shutil.copytree(trained, tmp_path / "out")
     study = Study(data=DataSpec(), budget="10ms", recipe=load_recipe("quick"), target="null@cpu:1")
     run = RunFolder.create(tmp_path / "run", study).root

@@ -79,7 +79,7 @@ def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pic
 
 
 @pytest.mark.parametrize("name", ["evaluation.yaml", "confusion.csv", "confusion.svg"])
-def test_only_files_of_an_evaluation_are_replaced_by_one(nas, trained, pictures, tmp_path, name):
+def test_an_evaluation_replaces_only_files_of_an_evaluation(nas, trained, pictures, tmp_path, name):
     words = ("evaluate", trained, "--data", f"folder:{pictures}", "--out", tmp_path)
     (tmp_path / name).write_text("mine")
     assert f"expected no {tmp_path / name}, or one that `nas evaluate` wrote" in nas(*words).refusal()
@@ -89,7 +89,7 @@ def test_only_files_of_an_evaluation_are_replaced_by_one(nas, trained, pictures,
         nas(*words).done()
 
 
-def test_what_is_not_finished_says_how_it_goes_on(nas, trained, pictures, tmp_path):
+def test_unfinished_searches_and_trainings_say_how_to_go_on(nas, trained, pictures, tmp_path):
     data = DataSpec(name="folder", root=str(pictures), size=(64, 96))
     study = Study(data=data, budget="10ms", recipe=load_recipe("quick"))
     run = RunFolder.create(tmp_path / "my run", study).root
@@ -98,13 +98,13 @@ def test_what_is_not_finished_says_how_it_goes_on(nas, trained, pictures, tmp_pa
         (training / name).unlink()
     begun = shutil.copytree(training, tmp_path / "begun")
     for name in ("checkpoint.pt", "progress.yaml"):
-        (begun / name).unlink()  # it was ended in its first epoch
+        (begun / name).unlink()  # interrupted in its first epoch
     for command in ("evaluate", "export", "show", "measure"):
         assert f"without a winner yet; wait for it, or go on with: nas search --resume '{run}'" in (
             nas(command, run).refusal()
         )
         for folder in (training, begun):
-            assert "that has not ended; wait for it, or give its `nas train` command again with --resume" in (
+            assert "that is not finished; wait for it, or repeat its `nas train` command with --resume" in (
                 nas(command, folder).refusal()
             )
 

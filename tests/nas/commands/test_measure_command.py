@@ -141,7 +141,7 @@ def test_files_of_an_earlier_measurement_are_replaced(nas, tmp_path):
     write_calibration(tmp_path, Calibration(table=table, left_out=left_out, flagged=0, refused=(), better=None))
     for words in (("erfnet",), ("--calibrate",)):
         told = nas("measure", *words, "--target", "onnx@cpu", "--out", tmp_path).refusal()
-        assert "did you mean 'onnxruntime'?" in told, "what comes after"
+        assert "did you mean 'onnxruntime'?" in told, "the check that comes next"
 
 
 @pytest.mark.parametrize("name", ["$\\nothing$", "a $ and a _"])

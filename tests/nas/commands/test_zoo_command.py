@@ -121,8 +121,8 @@ def test_what_lies_in_the_current_folder_comes_first(nas, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["erfnet", NAME])
-def test_a_folder_without_a_network_takes_no_name(nas, own_pictures, tmp_path, name):
-    """A clone of the authors' code, say, or what a command left there."""
+def test_a_folder_without_a_network_does_not_stand_for_its_name(nas, own_pictures, tmp_path, name):
+    """For example a clone of the authors' code, or the output of a command."""
     shown = nas("show", name).done().out
     (tmp_path / name).mkdir()
     (tmp_path / name / "README.md").write_text("a clone")

@@ -57,7 +57,7 @@ def test_pictures_come_as_viewers_show_them(orientation: int, kind: str) -> None
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(0, 256, 16))], ids=["none", "one value", "bytes"])
 def test_palette_pictures_have_the_colours_of_their_palette(transparency: int | bytes | None) -> None:
-    """Transparent ones too, without a warning of Pillow's."""
+    """Transparent ones too, and without a warning from Pillow."""
     colours = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)
     values = np.arange(60, dtype=np.uint8).reshape(6, 10) % 16
     image, buffer = Image.fromarray(values), io.BytesIO()

@@ -233,7 +233,7 @@ def test_who_waits_for_another_drawing_says_so(cache: Path) -> None:
 
 
 def test_on_a_disk_without_locks_they_are_drawn_all_the_same(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NFS without its lock service answers, which no test can mount."""
+    """Simulates NFS without its lock service, which no test can mount."""
 
     def flock(descriptor: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

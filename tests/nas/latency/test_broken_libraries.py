@@ -1,4 +1,4 @@
-"""Libraries that are installed and do not load: they are left out in one line, and nothing ends."""
+"""Libraries that are installed but do not load: each is left out with a one-line message, and commands go on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ runtimes.require(parse_target("onnxruntime@cpu"))
 
 
 def python(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python where what is in `site` comes before what is installed."""
+    """Run Python with the modules in `site` before the installed ones."""
     paths = os.pathsep.join([str(site), *filter(None, sys.path)])
     environment = os.environ | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(site / "cache")}
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=300)
@@ -48,7 +48,7 @@ def test_a_broken_runtime_is_no_candidate_for_the_default(kind: str, tmp_path: P
     assert "onnxruntime" not in candidates
 
 
-def test_it_is_said_each_time_that_a_target_is_chosen(tmp_path: Path) -> None:
+def test_it_is_reported_each_time_a_target_is_chosen(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text(BROKEN["ImportError"])
     for _ in range(2):
         done = python(tmp_path, "-c", CHOOSE)
@@ -56,7 +56,7 @@ def test_it_is_said_each_time_that_a_target_is_chosen(tmp_path: Path) -> None:
         assert f"left out: onnxruntime: its libraries do not load: {LOST}; install them again\n" in done.stderr
 
 
-def test_what_asks_for_it_is_refused(tmp_path: Path) -> None:
+def test_a_target_on_a_broken_runtime_is_refused(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text(BROKEN["OSError"])
     done = python(tmp_path, "-c", REQUIRE)
     assert f"TargetError: onnxruntime@cpu cannot be timed here: its libraries do not load: {LOST}" in done.stderr

@@ -330,15 +330,15 @@ def test_a_lane_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("way", [lane.shared, lane.exclusive])
-def test_on_a_disk_without_locks_it_is_said_what_to_set(
+def test_on_a_disk_without_locks_the_error_says_what_to_set(
     way: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As NFS without its lock service answers, which no test can mount."""
+    """Simulates NFS without its lock service, which no test can mount."""
 
     def flock(descriptor: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    for _ in range(2):  # it is left as it was entered
+    for _ in range(2):  # the lane can be entered again
         with pytest.raises(HaltedError, match="; set TMPDIR to"), way():
             pass

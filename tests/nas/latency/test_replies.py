@@ -1,4 +1,4 @@
-"""What one process of ours is told by another."""
+"""Errors that one of our processes reports to another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = sorted(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_refused_there_is_an_error_of_the_same_kind_here(kind: type[UserError]) -> None:
-    """A verdict on a network and a disk that is full are told apart by it."""
+    """The kind distinguishes a verdict on a network from a full disk, for example."""
 
     def refuse() -> dict[str, object]:
         raise kind("why")

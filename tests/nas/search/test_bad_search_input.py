@@ -35,7 +35,7 @@ def test_budgets_that_are_none(budget: str, nas: Nas, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_where_no_run_can_be_made_another_place_is_asked_for(
+def test_where_no_run_can_be_made_the_message_asks_for_another_folder(
     nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

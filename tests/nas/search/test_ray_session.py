@@ -35,7 +35,7 @@ with own_ray(Workers(concurrent=1, threads=1, device="cpu")), scratch_folder():
     input()
 """
 
-SAYING = """
+DESCRIBE = """
 import os, sys
 from nas.search.cluster.configured_ray import ray
 from nas.search.cluster.session import own_ray
@@ -50,8 +50,8 @@ print(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"), os.environ.get("RAY_RUNTIME
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path, str]]:
-    """A process with a Ray of its own, its folder for temporary files, and what a task of it says; it works where
-    somebody's own modules lie, and is told of a Ray that is not there.
+    """A process with a Ray of its own, its folder for temporary files, and the output of a task. It runs in a folder
+    with modules of the user's own, and RAY_ADDRESS names a Ray that does not exist.
     """
     for name in ("nas.py", "random.py"):
         (tmp_path / name).write_text("raise SystemExit('this is not your module')")
@@ -121,36 +121,36 @@ def test_it_is_ours_alone_and_ends_with_a_killed_owner(session: tuple[subprocess
     assert list(temporary.iterdir()) == []
 
 
-def heard(command: Sequence[Path | str], folder: Path, **variables: str) -> list[str]:
-    """What a process that this command starts says of a Ray of its own, in a folder."""
+def described(command: Sequence[Path | str], folder: Path, **variables: str) -> list[str]:
+    """The lines that a process started by this command, in a folder, prints about its own Ray."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **variables}
-    asked = [*command, "-P", "-c", SAYING]
+    asked = [*command, "-P", "-c", DESCRIBE]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 
 
 @pytest.mark.slow
-def test_below_uv_run_its_workers_run_this_python(tmp_path: Path) -> None:
+def test_under_uv_run_workers_use_this_python(tmp_path: Path) -> None:
     (tmp_path / "uv").symlink_to(sys.executable)
     (tmp_path / "run").write_text("import subprocess, sys\nsys.exit(subprocess.run(sys.argv[1:]).returncode)")
-    found = heard([tmp_path / "uv", "run", sys.executable], tmp_path)
+    found = described([tmp_path / "uv", "run", sys.executable], tmp_path)
     assert found == ["['py_executable']", sys.executable, "None None"]
 
 
 @pytest.mark.slow
-def test_its_workers_start_where_the_path_of_python_is_more_than_a_word_to_a_shell(tmp_path: Path) -> None:
+def test_workers_start_where_the_path_of_python_needs_quotes(tmp_path: Path) -> None:
     environment = tmp_path / "My Projects & more"
     environment.symlink_to(sys.prefix)
     python = str(environment / Path(sys.executable).relative_to(sys.prefix))
-    assert heard([python], tmp_path)[1] == python
+    assert described([python], tmp_path)[1] == python
 
 
 @pytest.mark.slow
-def test_it_needs_nothing_of_the_cluster_that_it_is_started_by_a_job_of(tmp_path: Path) -> None:
+def test_it_ignores_the_cluster_whose_job_started_it(tmp_path: Path) -> None:
     job = '{"runtime_env": {"env_vars": {"OF": "that cluster"}}}'
     variables = {"RAY_JOB_CONFIG_JSON_ENV_VAR": job, "RAY_RUNTIME_ENV_HOOK": "of.that.cluster"}
-    found = heard([sys.executable], tmp_path, **variables)
+    found = described([sys.executable], tmp_path, **variables)
     assert found == ["['py_executable']", sys.executable, f"{job} of.that.cluster"]
 
 

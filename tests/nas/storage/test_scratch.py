@@ -61,8 +61,8 @@ def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_no
     assert [each.name for each in temporary.iterdir()] == [f"{PREFIX}12345678"]
 
 
-def test_on_a_disk_without_locks_it_is_said_what_to_set(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NFS without its lock service answers, which no test can mount."""
+def test_on_a_disk_without_locks_the_error_says_what_to_set(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulates NFS without its lock service, which no test can mount."""
 
     def flock(descriptor: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
