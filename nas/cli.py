@@ -209,7 +209,7 @@ def collect_less_often() -> None:
 
 
 def _kept(error: BaseException | None) -> str:
-    """What a command that an error ended leaves behind: its own note if it added one (`nas.commands.shared.ending`)."""
+    """What is kept when an error ends a command: its note, if it added one (`nas.commands.shared.ending`)."""
     notes: list[str] = getattr(error, "__notes__", ["nothing finished is lost"])
     return notes[-1]
 
@@ -227,6 +227,7 @@ def _answer(name: str, error: BaseException) -> int:
     import errno
 
     from nas.host.room import is_shortage, line_of_shortage
+    from nas.host.words import one_line
     from space.errors import UserError
 
     code, kept = EXIT_USER_ERROR, _kept(error)
@@ -245,7 +246,7 @@ def _answer(name: str, error: BaseException) -> int:
         from nas.latency.worker.replies import was_ended
 
         code, text = (code, str(error)) if was_ended(error) else (EXIT_OUR_FAULT, _fault(error))
-    _say(f"{name}: {' '.join(text.split())}")
+    _say(f"{name}: {one_line(text)}")
     _quiet()
     return code
 

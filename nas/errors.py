@@ -29,7 +29,7 @@ class HaltedError(UserError):
 
 
 class BusyError(UserError):
-    """A network fits into memory, but not into what other processes leave of it: no verdict on the network."""
+    """A network would fit into memory, but not beside what other processes hold: the network itself is not at fault."""
 
 
 class ExportError(UserError):

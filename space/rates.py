@@ -7,7 +7,7 @@ import functools
 from space import blocks
 from space.choices import Choice, numbers
 
-PYRAMID = 5  # lists of so many rates are offered only to blocks with a branch per rate, not to use in turn
+PYRAMID = 5  # lists of this many rates are offered only to blocks with a branch per rate, not to use in turn
 
 
 @functools.lru_cache(maxsize=1024)

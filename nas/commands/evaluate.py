@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.commands.shared import certified, common, ending, output, trained_on
+from nas.host.words import counted
 from nas.runs.evaluation import CONFUSION, CONFUSION_CHART, EVALUATION, MARKS, Evaluation, confusion_csv
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def run(options: argparse.Namespace) -> None:
     lost = ending.begins_anew("what was scored")
     with ending.told(lambda: lost), certified.refusals_told(options, form):
         print(
-            f"{trained.name} on {len(dataset.split(split))} {split} images of {dataset.name} at {height}x{width}, "
+            f"{trained.name} on {counted(len(dataset.split(split)), f'{split} image')} of {dataset.name} at "
+            f"{height}x{width}, "
             f"{f'computed on {device}' if form is None else f'by {form.target}'}"
         )
         if view is None:

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from nas.commands.shared import common
+from nas.host.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -334,9 +335,10 @@ def _forecast(
     require_room(network, recipe, size, num_classes, recipe.stages(network, None), device=device)
     step = step_seconds(network, recipe, size, num_classes, device=device, guard=lane.shared_on(device))
     found = forecast(study, training_images, step, measurement_seconds)
+    limit = study.search.minutes
     return (
         f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "
         f"{closest.name}, {closest.own:.1f} ms) and {duration(found.measuring_seconds)} of measuring "
         f"about {found.candidates} candidates, plus scoring and export"
-        + (f"; fewer are tried if that exceeds {study.search.minutes:g} minutes" if study.search.minutes else "")
+        + (f"; fewer are tried if that exceeds {counted(limit, 'minute')}" if limit else "")
     )

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nas.commands.shared import common, ending, output, trained_on
+from nas.host.words import counted
 from pruning import importances
 
 if TYPE_CHECKING:
@@ -215,7 +216,8 @@ def _certified(
     if words := warning_of(target, network):
         common.say(words)
     if target.precision != "fp32" and dataset is not None:
-        common.say(f"scoring {len(dataset.validation)} validation images as {target} runs it, then certifying")
+        images = counted(len(dataset.validation), "validation image")
+        common.say(f"scoring {images} as {target} runs it, then certifying")
     progress = certification.progress
     with progress.over("scored", 0 if dataset is None else len(dataset.validation)):
         deployed = deployed_on(target, network, dataset, progress.count)

@@ -166,7 +166,7 @@ def _keep(folder: BoundedFolder, name: str, parts: Sequence[bytes | memoryview])
             return
         reason = "there is no more room; see data.cache_gigabytes and the free space on the disk"
     except OSError as error:
-        reason = f"{cache_folder()} cannot be written ({error.strerror}); make room, or set XDG_CACHE_HOME"
+        reason = f"{cache_folder()} cannot be written to ({error.strerror}); make room there, or set XDG_CACHE_HOME"
     _warn(f"some decoded pictures cannot be stored and are decoded in every epoch: {reason}")
 
 

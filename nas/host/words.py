@@ -6,7 +6,7 @@ from __future__ import annotations
 def one_line(text: object, most: int | None = None, *, end: bool = False) -> str:
     """A text as one line: line breaks and other runs of whitespace become single spaces.
 
-    `most`: keep so many characters, the first ones or, with `end`, the last ones.
+    `most`: number of characters to keep: the first ones or, with `end`, the last ones.
     """
     line = " ".join(str(text).split())
     if most is None:

@@ -158,8 +158,8 @@ class Budgets:
         return self.each[-1]
 
     def of(self, milliseconds: float) -> Budget:
-        """The budget of so many milliseconds, for which a network was made; the largest one if that budget is no longer
-        among these.
+        """The budget of this many milliseconds, for which a network was made; the largest one if that budget is no
+        longer among these.
         """
         return next((budget for budget in self.each if budget.milliseconds == milliseconds), self.largest)
 

@@ -124,7 +124,7 @@ class CarefulMeter:
 
 @contextlib.contextmanager
 def _unless_busy() -> Iterator[None]:
-    """Turn BusyError into HaltedError: memory held by other processes is no verdict on a network.
+    """Turn BusyError into HaltedError: memory held by other processes is not the fault of a network.
 
     Raises: HaltedError.
     """

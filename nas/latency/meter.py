@@ -182,7 +182,7 @@ class Meter:
         try:
             found = self._answers(ask, networks)
         except LostError as error:
-            print(f"note    lost the connection to {self.target.host}, connecting again: {error}", file=sys.stderr)
+            print(f"note: lost the connection to {self.target.host}, connecting again: {error}", file=sys.stderr)
             try:
                 found = self._answers(ask, networks)
             except LostError as again:

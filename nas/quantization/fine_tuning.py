@@ -66,8 +66,10 @@ def fine_tuned(
     of `network` (arXiv 1712.05877). `said` receives a line for each epoch, with scores of the rounded network;
     `progress` is updated after every batch.
 
-    Do not call this inside a training step. Raises: TrainingError when the loss is no longer finite; ArchitectureError
-    when training needs more memory than there is.
+    Do not call this inside the lane (`nas.latency.machine.lane`).
+
+    Raises: TrainingError when the loss is no longer finite; ArchitectureError when training needs more memory than
+    there is.
     """
     progress = progress or Progress(silent=True)
     trainer = Trainer(

@@ -75,7 +75,7 @@ class Source:
 class Quantizer:
     """Finds the forms of one network on one data set.
 
-    Do not use it inside a training step (`nas.latency.machine.lane`).
+    Do not use it inside the lane (`nas.latency.machine.lane`).
     """
 
     def __init__(

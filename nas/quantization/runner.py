@@ -1,8 +1,8 @@
 """Runner: runs forms of networks on images in a separate process.
 
 A runtime that crashes on a graph ends only that process: the form is refused, and the next form gets a new process.
-Otherwise one process runs all forms. It computes only while a request is pending, so requests made inside a training
-step (`nas.latency.machine.lane`) disturb no timing. It ends when its owner does, in whatever way.
+Otherwise one process runs all forms. It computes only while a request is pending, so requests made inside the lane
+(`nas.latency.machine.lane`) disturb no timing. It ends with its owner, however that ends.
 """
 
 from __future__ import annotations

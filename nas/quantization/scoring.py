@@ -104,7 +104,7 @@ def score_on_validation(
     forms: Sequence[Form], network: nn.Module, dataset: Dataset, runner: Runner, count: Count = uncounted
 ) -> tuple[Scores, list[FormScores | UnmeasuredError]]:
     """`score_forms` over the validation images of a data set. If the forms run on a GPU, PyTorch runs there too. Do not
-    call this inside a training step.
+    call this inside the lane (`nas.latency.machine.lane`).
     """
     if gpu := next((form.target.device for form in forms if form.target.on_cuda), ""):
         network = copy.deepcopy(network).to(gpu)
@@ -116,7 +116,7 @@ def confusion_of_form(
     form: Form, dataset: Dataset, split: SplitName = "validation", count: Count = uncounted
 ) -> ConfusionMatrix:
     """Confusion matrix of a split's labels and those of a form, which runs in a separate process as in
-    `score_on_validation`. `count` is called for every image. Do not call this inside a training step.
+    `score_on_validation`. `count` is called for every image. Do not call this inside the lane.
 
     Raises: DataError when a file of the split cannot be read; UnmeasuredError when the runtime refuses the form or
     crashes on it; WorkerError when its process was ended from outside.

@@ -49,8 +49,8 @@ def deployed_on(target: Target, network: Network, dataset: Dataset | None, count
     full precision, or where its runtime cannot score it here.
 
     An INT8 graph for another host is scored by ONNX Runtime on this machine, as its certificate then says; forms in
-    half precision for another host are not scored. `count` is called for every scored image. Do not call this inside a
-    training step.
+    half precision for another host are not scored. `count` is called for every scored image. Do not call this inside
+    the lane (`nas.latency.machine.lane`).
 
     Raises: UserError for INT8 without a data set to calibrate on; UnmeasuredError when the runtime refuses the form or
     crashes on it.

@@ -45,7 +45,7 @@ class Quantized:
 class Quantization:
     """A trained network to quantize, and how the form that is kept is certified.
 
-    Do not run it inside a training step (`nas.latency.machine.lane`).
+    Do not run it inside the lane (`nas.latency.machine.lane`).
     """
 
     trained: Trained

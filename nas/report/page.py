@@ -38,7 +38,7 @@ ORIGINS: Mapping[Origin, str] = {
 
 def write_report(run: RunFolder) -> Path:
     """Write report.html and report.yaml (`Summary`) into the run's folder, and return the path of the page. This takes
-    a while: commands call it in a training step (`nas.latency.machine.lane`), so that it disturbs no timing.
+    a while: commands call it inside the lane (`nas.latency.machine.lane`), so that it disturbs no timing.
 
     Raises: UserError when a file of the run is damaged.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from nas.errors import DamagedError
+from nas.host.words import counted
 from nas.latency.budget import Budget
 from nas.latency.record import Latency, Statistic
 from nas.storage.files import write_text
@@ -233,7 +234,7 @@ class Pretrained:
     def __str__(self) -> str:
         """`36 of 40 layers pretrained, 12 tensors of the file not used`, or why no layer is."""
         if self.layers:
-            unused = f", {self.unused} tensors of the file not used" if self.unused else ""
+            unused = f", {counted(self.unused, 'tensor')} of the file not used" if self.unused else ""
             return f"{self.layers} of {self.of} layers pretrained{unused}"
         return f"no layer pretrained: {self.reason}"
 

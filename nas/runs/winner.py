@@ -98,7 +98,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
     Latency is measured again with the finished weights, in several new processes (`nas.latency.several`), at the
     labelling's size. Validation images are scored in float32; without a data set the certificate has no scores, and
     ONNX is compared with PyTorch on noise. A network over its budget is written too, and its certificate says so.
-    Do not call this inside a training step (`nas.latency.machine.lane`).
+    Do not call this inside the lane (`nas.latency.machine.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
     `nas.latency.WorkerError` when the measuring process failed.

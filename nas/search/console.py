@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nas.data import Findings
+from nas.host.words import counted
 from nas.latency.budget import Budget, settling_in
 from nas.latency.record import Latency
 from nas.latency.target import Target
@@ -85,7 +86,7 @@ class Console:
 
     def ends_in_time(self, epochs_left: float) -> None:
         """No more candidates are proposed, so that the search ends in time; `epochs_left` are still to be trained."""
-        minutes = f"{self._study.search.minutes:g} minutes"
+        minutes = counted(self._study.search.minutes, "minute")
         self.step(f"note    no more candidates: the rest of the {minutes} is needed to finish the best")
         with self._lock:
             self._epochs_left = epochs_left

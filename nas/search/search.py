@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import space
 from nas.data import Dataset
+from nas.host.words import counted
 from nas.latency.budget import Budget, Budgets
 from nas.latency.protocol import QUICK, WITHIN
 from nas.latency.record import Latency
@@ -47,9 +48,8 @@ class Workers:
         return math.floor(10_000 / self.per_gpu) / 10_000 if self.device == "cuda" else 0.0
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         sharing = f", {self.per_gpu} on each GPU" if self.device == "cuda" and self.per_gpu > 1 else ""
-        return f"{self.concurrent} at a time{sharing}, each with {threads}"
+        return f"{self.concurrent} at a time{sharing}, each with {counted(self.threads, 'thread')}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,5 +21,5 @@ def cache_folder() -> Path:
     except RuntimeError:  # HOME is not set, and the user ID has no entry
         raise UserError(
             "expected a home folder to keep pictures and latency tables in, got none: HOME is not set and the system "
-            f"does not know user {os.getuid()}; set XDG_CACHE_HOME to a folder that can be written"
+            f"does not know user {os.getuid()}; set XDG_CACHE_HOME to a folder that can be written to"
         ) from None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nas.host.processor import has_bf16
+from nas.host.words import counted
 from nas.training.recipe import Recipe
 from space.errors import UserError
 
@@ -70,8 +71,8 @@ def device_of(name: str) -> torch.device:
         raise UserError(f"device: expected 'cpu', 'cuda' or 'cuda:0', got '{name}'") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device: expected a device of this machine, got '{name}' but torch sees {torch.cuda.device_count()} GPUs; "
-            "use 'cpu', or install a torch build that fits the driver"
+            f"device: expected a device of this machine, got '{name}' but torch sees "
+            f"{counted(torch.cuda.device_count(), 'GPU')}; use 'cpu', or see `nas doctor`"
         )
     return device
 

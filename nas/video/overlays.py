@@ -60,7 +60,7 @@ def write_overlays(
 ) -> None:
     """Write the overlays of all frames, or of the first `most`, as a video; each finished frame is added to `pace`.
 
-    Frames finished before an interruption are kept. Do not call this inside a training step.
+    Frames finished before an interruption are kept. Do not call this inside the lane (`nas.latency.machine.lane`).
 
     Raises: DataError for frames that cannot be read or change their size; HaltedError when the disk is full.
     """

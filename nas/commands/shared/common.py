@@ -6,6 +6,8 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
+from nas.host.words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -345,7 +347,7 @@ def device(options: argparse.Namespace) -> str:
         raise UserError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
     if name != "cpu" and int(found[2] or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"--device: expected a device of this machine, got {name} but torch sees {torch.cuda.device_count()} GPUs; "
-            "use cpu, or see `nas doctor`"
+            f"--device: expected a device of this machine, got {name} but torch sees "
+            f"{counted(torch.cuda.device_count(), 'GPU')}; use cpu, or see `nas doctor`"
         )
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.host.words import counted
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.runs.trained import CHECKPOINT, SCORES, ScoreCard
 
@@ -126,12 +127,12 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
     if recipe.probe:
         print(f"computes in {trainer.form}: the fastest form that was tried here")
     going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
-    epochs = f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
+    epochs = f"{counted(recipe.epochs, 'epoch')} in batches of {recipe.batch_size}"
     if trainer.encoder_epochs and recipe.encoder is not None:
         first, rest = trainer.encoder_epochs, recipe.epochs - trainer.encoder_epochs
         epochs = (
-            f"{first} epochs of the encoder in batches of {recipe.encoder.batch_size}, {rest} of the whole network in "
-            f"batches of {recipe.batch_size}"
+            f"{counted(first, 'epoch')} of the encoder in batches of {recipe.encoder.batch_size}, {rest} of the whole "
+            f"network in batches of {recipe.batch_size}"
         )
     print(f"recipe {job.recipe_name}: {epochs}; {going}", flush=True)
     if missing := missing_parts(trainer.network, recipe):
@@ -142,7 +143,7 @@ def _taken_words(trainer: Trainer, taken: Taken) -> str:
     """Which layers took their weights from a file, and which did not."""
     form = "several paths" if trainer.is_reparameterized else "the one convolution that runs"
     trains = f"; re-parameterised convolutions train as {form}" if trainer.architecture.is_reparameterized else ""
-    lines = [f"weights of {len(taken.layers)} layers from {trainer.recipe.init}{trains}"]
+    lines = [f"weights of {counted(len(taken.layers), 'layer')} from {trainer.recipe.init}{trains}"]
     if taken.fresh:
         lines.append(f"  start at random: {', '.join(taken.fresh)}")
     if taken.unused:

@@ -81,7 +81,8 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be written ({error.strerror}); make room there, or set XDG_CACHE_HOME to another folder"
+            f"{folder} cannot be written to ({error.strerror}); make room there, or set XDG_CACHE_HOME to a folder "
+            "that can be written to"
         ) from error
 
 

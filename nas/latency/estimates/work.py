@@ -103,7 +103,7 @@ class _Done(NamedTuple):
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _done(shared: SharedPlace, channels: int, reads: tuple[_Value, ...]) -> _Done:
-    """The work of a layer with so many output channels."""
+    """The work of a layer with this many output `channels`, and its output."""
     place = shared.place
     layer = _Layer(place, channels, reads)
     steps = {

@@ -51,6 +51,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from nas.host.words import one_line
 from nas.latency.machine import gpu as gpus
 from nas.latency.machine.device import leave_cores_of
 from nas.storage.locks import lock_under_tmpdir
@@ -180,12 +181,10 @@ def waiting(session: int | None = None) -> str:
         with contextlib.suppress(OSError):
             if _session_of(process) == session:
                 continue
-            words = " ".join(
-                folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
-            )
+            command = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             state = folder.joinpath("stat").read_text("utf-8", errors="replace").rpartition(") ")[2][:1]
             stopped = f", which is suspended: `kill -CONT {process}` lets it go on" if state in "Tt" else ""
-            found.append(f"process {process} ({words[:80]}){stopped}")
+            found.append(f"process {process} ({one_line(command, 80)}){stopped}")
     return f"timings run alone: waiting for {' and '.join(found)}" if found else ""
 
 

@@ -18,7 +18,7 @@ class Watch:
     nanoseconds: Callable[[], int]
     """A monotonic clock."""
     sleep: Callable[[float], None]
-    """Waits so many seconds."""
+    """Waits for this many seconds."""
     snapshot: Callable[[str], load.Snapshot]
     """Counters of the machine now; the argument is the device, as in `load.snapshot`."""
 

@@ -283,8 +283,8 @@ def write(path: Path, anchor: Anchor) -> None:
         write_text(path, text_of(anchor))
     except OSError as error:
         raise UserError(
-            f"cannot keep the device's anchor in {path.parent} ({error.strerror}); free space there, or set "
-            "XDG_CACHE_HOME to a folder that can be written"
+            f"cannot keep the device's anchor in {path.parent} ({error.strerror}); make room there, or set "
+            "XDG_CACHE_HOME to a folder that can be written to"
         ) from None
 
 

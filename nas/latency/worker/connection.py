@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from nas.errors import TargetError
 from nas.host.python import environment
+from nas.host.words import one_line
 from nas.latency.machine import device, lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import LostError, WorkerError
@@ -145,5 +146,5 @@ class Connection:
         lost = not self._here and code == SSH_FAILED
         how = how or (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
         if lost:
-            return LostError(f"{how}; its last words: {' '.join(last.split()) or '(none)'}", ended=True, code=code)
-        return WorkerError(f"{how}; its last words: {last or '(none)'}", ended=ended, code=code)
+            return LostError(f"{how}; its last output: {one_line(last) or '(none)'}", ended=True, code=code)
+        return WorkerError(f"{how}; its last output: {last or '(none)'}", ended=ended, code=code)

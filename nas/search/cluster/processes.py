@@ -156,12 +156,12 @@ class _Members:
 
     def _halted(self, error: Exception, rank: int) -> HaltedError:
         node = f"the cluster's node {self._addresses[rank]}"
-        reason = f"process {rank + 1} of {len(self._members)} on {node} was killed, perhaps for want of memory"
+        reason = f"process {rank + 1} of {len(self._members)} on {node} was killed, perhaps for lack of memory"
         unsure = isinstance(error, ray.exceptions.ActorUnavailableError)
         if is_lost(self._nodes[rank], GRACE_SECONDS if unsure else 0.0):
             reason = f"{node} is lost, and process {rank + 1} with it"
         return HaltedError(
-            f"{reason}, and the others end too; nothing finished is lost: look at `ray status`, and go on with --resume"
+            f"{reason}, and the others end too; nothing finished is lost: see `ray status`, and go on with --resume"
         )
 
 

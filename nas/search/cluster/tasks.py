@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nas.data import Dataset
 from nas.host.room import is_shortage
-from nas.host.words import one_line
+from nas.host.words import counted, one_line
 from nas.latency.machine import lane
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, accept, refusal
@@ -82,7 +82,7 @@ def _wait(running: Any, options: Options, name: str) -> None:
         says_missing = missing > 0
         if missing >= nodes.LOST_SECONDS:
             ray.cancel(running, force=True)
-            raise OSError(f"the cluster has no node that is large enough for {name} any more; look at `ray status`")
+            raise OSError(f"the cluster has no node that is large enough for {name} any more; see `ray status`")
 
 
 def options_of(workers: Workers) -> Options:
@@ -120,7 +120,7 @@ def recover_on(workers: Workers) -> Recover:
         log: Callable[[str], None],
         progress: Progress,
     ) -> None:
-        with progress.over(f"{epochs} epochs on a node", 0):
+        with progress.over(f"{counted(epochs, 'epoch')} on a node", 0):
             state, lines = on_node(options_of(workers), _recovered, network, teacher, epochs, tuning, workers)
         for line in lines:
             log(line)

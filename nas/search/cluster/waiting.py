@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from nas.host.cores import usable_cores
+from nas.host.words import counted
 from nas.search.cluster import nodes
 from nas.search.search import Workers
 
@@ -64,8 +65,7 @@ class Waiting:
     def _needed(self) -> str:
         whole = "a GPU" if self._workers.per_gpu == 1 else f"1/{self._workers.per_gpu} of a GPU"
         gpu = f" and {whole}" if self._workers.device == "cuda" else ""
-        count = self._workers.threads
-        return f"{count} processor{'' if count == 1 else 's'}{gpu}"
+        return f"{counted(self._workers.threads, 'processor')}{gpu}"
 
     def _for_the_first(self) -> str:
         needed = self._needed()

@@ -54,7 +54,7 @@ def workers_of(
     on_gpus = any(gpus for _, gpus in sizes)
 
     def room(threads: int, sharing: int = per_gpu) -> int:
-        """Number of trainings at a time with so many threads each."""
+        """Number of trainings that can run at a time with this many threads each."""
         return sum(min(cpus // threads, sharing * gpus if on_gpus else cpus) for cpus, gpus in sizes)
 
     if not room(1):
@@ -117,7 +117,7 @@ def require_nodes(shared: Path, dataset: Dataset, root: str | None, device: str,
             log(f"note    the cluster's node {asked[reference]} {note}")
     for reference in late:
         raise UserError(
-            f"the cluster's node {asked[reference]} gave no answer within {ANSWER_SECONDS:.0f} s; look at `ray status`"
+            f"the cluster's node {asked[reference]} gave no answer within {ANSWER_SECONDS:.0f} s; see `ray status`"
         )
 
 

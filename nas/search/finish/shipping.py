@@ -46,8 +46,8 @@ def certify_trial(
     `worthwhile` one.
 
     A trial that ships in a lower precision (`deployed`) is timed in full precision first. If fp32 is one of the study's
-    precisions and passes, and the lower precision is no longer surely faster, then fp32 is certified instead. If fp32
-    does not pass when it is timed for its own certificate, the lower precision is certified after all.
+    precisions and passes, and the lower precision is no longer significantly faster, then fp32 is certified instead. If
+    fp32 does not pass when it is timed for its own certificate, the lower precision is certified after all.
 
     Raises: ExportError or UnmeasuredError when the trial cannot be exported or timed; NoBetterError when its verdict is
     not worthwhile. In both cases `folder` is left unchanged.
@@ -66,7 +66,7 @@ def certify_trial(
     forms = _Forms(deployed=deployed, lower_target=certification.target, budget=budget)
     given_up: Latency | UnmeasuredError
 
-    def surely_faster(lower: Latency) -> None:
+    def significantly_faster(lower: Latency) -> None:
         # Only if fp32 passes: else the budget might be missed that the lower precision may meet.
         if forms.prefers_full(full, lower) and budget.verdict(full) == "PASS":
             raise GivenUpError(lower, times(lower, full, str(forms.full_target)))
@@ -76,7 +76,7 @@ def certify_trial(
         if budget.verdict(again) != "PASS":
             raise GivenUpError(again, over(again, budget))
 
-    require = surely_faster if "fp32" in search.study.precisions else is_better
+    require = significantly_faster if "fp32" in search.study.precisions else is_better
     try:
         return write(folder, replace(certification, require=require), deployed, functools.partial(forms.beside, full))
     except GivenUpError as error:
@@ -144,7 +144,7 @@ class _Forms:
         return replace(self.lower_target, precision="fp32")
 
     def prefers_full(self, full: Latency, lower: Latency) -> bool:
-        """Whether the lower precision is not surely faster."""
+        """Whether the lower precision is not significantly faster."""
         from nas.quantization.verdicts import unbeaten
 
         return unbeaten((full, lower), lambda each: each, self.budget.statistic) is full

@@ -143,7 +143,7 @@ class ClusterTiming:
         ready, begin = self._actor.__ray_ready__.remote(), time.monotonic()
         if not ray.wait([ready], timeout=WAIT_SECONDS)[0]:
             reason = f"all its `{RESOURCE}` is in use" if _is_there() else f"none has the resource `{RESOURCE}`"
-            _log(f"waiting for the cluster's node that times: {reason}, see `ray status`")
+            _log(f"waiting for the cluster's node that times: {reason}; see `ray status`")
             while lost and not ray.wait([ready], timeout=1)[0]:
                 self._require_going()
                 if not _is_there() and time.monotonic() > begin + LOST_SECONDS:
@@ -226,7 +226,7 @@ def _log(line: str) -> None:
 
 
 def _lost(words: str) -> str:
-    return f"the cluster's node that times is lost: {words}; look at `ray status`"
+    return f"the cluster's node that times is lost: {words}; see `ray status`"
 
 
 def _is_there() -> bool:

@@ -85,7 +85,7 @@ class LocalTiming(Meter):
 class FastestTiming:
     """Times networks in several precisions, the highest first.
 
-    A network's latency is that of the highest precision which no other one surely beats, by its interval and by the
+    A network's latency is that of the highest precision that no other significantly beats, by its interval and by the
     statistic that the budget limits. The record's target names this precision, and the record also holds the latencies
     in the others.
 

@@ -16,7 +16,7 @@ from nas.search.search import Search
 
 CERTIFYING_SECONDS = 20.0  # to export, time and score a winner, beside waiting for a quiet machine
 TIMING_SECONDS = 15.0  # least forecast for finding a candidate and its width
-MOST_FAILED = 3  # a budget with so many failed candidates gets no more time for another one
+MOST_FAILED = 3  # failed candidates after which a budget gets no more time for another one
 
 
 class Deadline:

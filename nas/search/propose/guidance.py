@@ -27,7 +27,7 @@ UNMEASURED = 1.0  # budget overshoot, as a share, assumed for a candidate that c
 
 
 class Guidance:
-    """A sampler, and which results it was told."""
+    """A sampler, and the results that it knows."""
 
     def __init__(
         self,
@@ -171,8 +171,8 @@ class Guidance:
                 self._sampler.tell(self._numbers.pop(step.number), self.outcome(step, step.trial.budget_milliseconds))
 
     def outcome(self, step: Step, budget_milliseconds: float) -> Outcome:
-        """The result of a step under a budget. The sampler is told the result under the budget that the step was made
-        for, even if the study no longer asks for it.
+        """The result of a step under a budget. The sampler gets the result under the budget that the step was made for,
+        even if the study no longer asks for it.
         """
         latency = step.trial.disturbed or step.trial.latency
         violation = UNMEASURED

@@ -2,7 +2,7 @@
 
 Every axis is a parameter of an Optuna study. Ordered numbers are searched on a logarithmic scale and answered with the
 nearest option that is possible at that point. A choice whose options depend on earlier answers is a separate parameter
-for each set of options. A training that paused is told as pruned with the score that it reached, a broken one as
+for each set of options. A training that paused is recorded as pruned with the score that it reached, a broken one as
 failed, and a candidate over a budget as a violated constraint without a value.
 
 A proposal states how far it is to be trained: a new point to the lowest rung in use, and a point that paused at a rung

@@ -81,13 +81,13 @@ def cause_of_death(ray_message: str, last_words: str, deaths: int) -> Cause:
     if crash:
         return Cause(words=f"its process crashed {deaths} times: {crash[1]}")
     if "unavailable" in ray_message:
-        words = f"its process died {deaths} times: killed, most often for want of memory, or with its node"
+        words = f"its process died {deaths} times: it was killed, most often for lack of memory, or with its node"
         return Cause(words=words, advice=f"see `ray status`, {FREE}")
     if "OutOfMemory" in ray_message:
         return Cause(words="its process was killed because the machine ran out of memory", advice=FREE)
     lines = [line.strip() for line in ray_message.splitlines() if line.strip()]
     if not lines or KILLED.search(ray_message):
-        words = f"its process was killed {deaths} times, most often for want of memory"
+        words = f"its process was killed {deaths} times, most often for lack of memory"
         return Cause(words=words, advice=FREE)
     return Cause(words=lines[-1][-LONGEST:], advice=ROOM)
 

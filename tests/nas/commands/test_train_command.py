@@ -301,7 +301,7 @@ def test_a_training_in_two_stages_finds_its_form_and_is_drawn(nas, pictures, tmp
     recipe.write_text(RECIPE_IN_STAGES)
     options = ("--recipe", recipe, "--epochs", "2", "--batch-size", "3", "--probe")
     answer = nas(*words(architecture, pictures, out, *map(str, options))).done().out
-    assert "1 epochs of the encoder in batches of 3, 1 of the whole network in batches of 3" in answer
+    assert "1 epoch of the encoder in batches of 3, 1 of the whole network in batches of 3" in answer
     assert f"note: rate_shares: {architecture} has no context\n" in answer
     assert re.findall(r"^(epoch .*)  loss", answer, re.M) == ["epoch 1/2  encoder 1/1", "epoch 2/2"]
     kept = yaml.safe_load((out / "form.yaml").read_text())

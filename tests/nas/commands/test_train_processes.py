@@ -175,7 +175,7 @@ def test_two_processes_on_two_nodes_take_the_steps_of_one_and_go_on_when_a_node_
     assert code_of_lost == "2", done.stderr
     (line,) = [line for line in said(done.stderr) if line.startswith("nas train: ")]
     assert line.startswith("nas train: the cluster's node 127.0.0.3 is lost, and process ")
-    assert line.endswith("look at `ray status`, and go on with --resume")
+    assert line.endswith("see `ray status`, and go on with --resume")
     assert "going on after epoch" in run([*command(plain, pictures, lost, "--epochs", "60"), "--resume"])
 
     assert code_of_more == "2"

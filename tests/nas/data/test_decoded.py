@@ -161,7 +161,7 @@ def test_where_nothing_can_be_kept_training_goes_on(
     with caplog.at_level(logging.WARNING):
         assert same(shown(dataset), shown(replace(dataset, cache_gigabytes=0)))
         check(dataset)
-    assert caplog.text.count("make room, or set XDG_CACHE_HOME") == 1
+    assert caplog.text.count("make room there, or set XDG_CACHE_HOME") == 1
 
 
 def test_how_much_may_be_kept_is_part_of_a_study() -> None:

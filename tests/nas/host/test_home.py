@@ -1,4 +1,4 @@
-"""A user whose number the system does not know, with no home folder, as in many containers, or with somebody else's."""
+"""A user ID that the system does not know, as in many containers, with no home folder or another user's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOBODY = ("unshare", "-U", "--map-user=54321", "--map-group=54321")
 
 
 def as_nobody(*command: str, cache: str = "", home: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """What a command says to that user, who keeps things in `cache`, else in `home`, if anywhere."""
+    """Run Python as that user, with `cache` as XDG_CACHE_HOME and, if given, `home` as HOME."""
     kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
     kept |= {"XDG_CACHE_HOME": cache} | ({} if home is None else {"HOME": str(home)})
     return subprocess.run([*NOBODY, sys.executable, *command], env=kept, capture_output=True, text=True, timeout=300)
@@ -28,7 +28,7 @@ def _nobody() -> None:
 
 
 def test_openvino_loads() -> None:
-    """Its telemetry asks for a home folder as it is imported."""
+    """Its telemetry looks for a home folder on import."""
     code = (
         "import os; from nas.host.home import some_home\n"
         "with some_home(): import openvino\n"
@@ -51,12 +51,12 @@ def test_commands_answer(words: list[str], code: int) -> None:
     told = as_nobody("-m", "nas.cli", *words)
     assert told.returncode == code, told.stderr
     assert "fault of the program" not in told.stderr
-    assert code == 0 or "set XDG_CACHE_HOME to a folder that can be written" in told.stderr
+    assert code == 0 or "set XDG_CACHE_HOME to a folder that can be written to" in told.stderr
 
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[Path]:
-    """A home that may not be entered: root's, for another user (`docker run --user 1000`, `sudo -E`)."""
+    """A home folder that this user may not enter, such as root's (`docker run --user 1000`, `sudo -E`)."""
     home = tmp_path / "home"
     home.mkdir(mode=0o000)
     yield home
@@ -78,7 +78,7 @@ def test_pictures_that_cannot_be_kept_are_refused_with_a_way_out(closed: Path) -
     code = "from nas.data import DataSpec, load\nload(DataSpec(name='road_scenes', size=(48, 64)))"
     told = as_nobody("-c", code, home=closed)
     assert "DataError" in told.stderr
-    assert "cannot be written (Permission denied)" in told.stderr
+    assert "cannot be written to (Permission denied)" in told.stderr
     assert "set XDG_CACHE_HOME" in told.stderr
 
 

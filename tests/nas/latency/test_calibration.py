@@ -230,7 +230,7 @@ def test_another_device_has_another_table() -> None:
 
 
 def test_a_table_made_on_a_host_of_another_name_is_rescaled_until_this_one_has_its_own() -> None:
-    """Each container has a name of its own."""
+    """Each container has a host name of its own."""
 
     def made(networks: int, **changes: str) -> tuple[InventedMeter, LatencyTable]:
         meter = InventedMeter()
@@ -271,11 +271,11 @@ def test_a_table_made_on_a_host_of_another_name_is_rescaled_until_this_one_has_i
     [
         (TargetError("other labels"), False),
         (ExportError("no exporter can express it"), False),
-        (WorkerError("was killed by signal 11; its last words: (none)", code=-11), False),
-        (WorkerError("was killed by signal 9; its last words: (none)", code=-9, ended=True), True),
-        (WorkerError("was killed by signal 15; its last words: (none)", code=-15), True),
-        (WorkerError("gave no answer within 900 s and was ended; its last words: (none)", code=-9), True),
-        (WorkerError("was killed by signal 6; its last words: what():  std::bad_alloc", code=-6), True),
+        (WorkerError("was killed by signal 11; its last output: (none)", code=-11), False),
+        (WorkerError("was killed by signal 9; its last output: (none)", code=-9, ended=True), True),
+        (WorkerError("was killed by signal 15; its last output: (none)", code=-15), True),
+        (WorkerError("gave no answer within 900 s and was ended; its last output: (none)", code=-9), True),
+        (WorkerError("was killed by signal 6; its last output: what():  std::bad_alloc", code=-6), True),
         (WorkerError("Traceback ...\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB."), True),
         (WorkerError("Traceback ...\nAssertionError: of ours"), True),
     ],

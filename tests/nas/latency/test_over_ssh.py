@@ -199,7 +199,7 @@ def test_a_link_that_drops_is_made_again(
         latency = result()
     assert latency.target == TARGET  # type: ignore[attr-defined]
     said = capsys.readouterr().err
-    assert said.startswith("note    lost the connection to board, connecting again: ended with code 255; ")
+    assert said.startswith("note: lost the connection to board, connecting again: ended with code 255; ")
     assert ("not responding" in said) == (how == signal.SIGSTOP)
     for each in sshd:
         with contextlib.suppress(ProcessLookupError):

@@ -140,7 +140,7 @@ def test_a_form_at_which_the_runtime_crashes_as_it_is_scored_is_left_out_and_the
     data = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
     loss, outcomes = Quantizer(network, data, plan, Invented(saves=0.1).of, said.append).outcomes()
     assert kept(outcomes, loss).form.target == WHOLE
-    died = "left out: its process was killed by signal 11; its last words: (none)"
+    died = "left out: its process was killed by signal 11; its last output: (none)"
     left_out = [line.removesuffix(died) for line in said if line.endswith(died)]
     if at == "all":
         assert len(outcomes) == 1

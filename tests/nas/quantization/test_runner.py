@@ -85,7 +85,7 @@ def test_a_form_that_crashes_is_refused_and_the_others_are_scored_as_without_it(
         alone, kept = score_forms([whole, int8], network, loader.epoch(0), CLASSES, runner)
     assert children_of(os.getpid()) == []
     assert isinstance(found[1], UnmeasuredError)
-    assert str(found[1]) == "its process was killed by signal 11; its last words: (none)"
+    assert str(found[1]) == "its process was killed by signal 11; its last output: (none)"
     assert scores == alone
     assert [found[0], found[2]] == kept
     assert all(isinstance(each, FormScores) for each in kept)
@@ -123,7 +123,7 @@ def test_a_convolution_at_which_the_runtime_crashes_when_it_alone_is_quantized_c
         forms = Form(target=whole, graph=graph), Form(target=int8, graph=calibrated.quantized())
         order = most_sensitive_first(calibrated, *forms, images, runner, said.append)
     assert sorted(order) == sorted(calibrated.convolutions)
-    died = "left out: its process was killed by signal 11; its last words: (none)"
+    died = "left out: its process was killed by signal 11; its last output: (none)"
     assert said == [f"brittle:int8@cpu:1 ({name} alone): {died}" for name in calibrated.convolutions]
 
 

@@ -1,4 +1,4 @@
-"""Who trains on a cluster is read from its nodes, and what a node lacks is told before the first trial."""
+"""The workers on a cluster follow from its nodes, and what a node lacks is reported before the first trial."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_device_trainings_and_threads_come_from_the_nodes(
 @pytest.mark.parametrize(
     ("cores", "expected"),
     [
-        # A quarter of 6, of 16 and of 36 whole trainings, two at least; what is left of the cores makes each faster.
+        # A quarter of 6, 16 and 36 whole trainings, at least two; the cores that are left make each training faster.
         (1, ((1, 1), (1, 1), (1, 1))),
         (2, ((2, 1), (2, 1), (2, 1))),
         (4, ((2, 2), (4, 1), (4, 1))),
@@ -241,7 +241,7 @@ def test_device_trainings_and_threads_come_from_the_nodes(
         (64, ((2, 32), (4, 16), (9, 7))),
     ],
 )
-def test_many_cores_train_no_more_of_a_plan_at_a_time_than_leaves_it_guided(
+def test_many_cores_train_at_most_a_quarter_of_a_plan_at_a_time(
     cores: int, expected: tuple[tuple[int, int], ...]
 ) -> None:
     built_in = built_in_study("10ms")
@@ -274,14 +274,14 @@ def test_a_run_goes_on_with_the_threads_it_began_with(cores: int, concurrent: in
 
 
 def test_a_run_keeps_its_threads(asked: Search) -> None:
-    def of_one_that_begins(**words: Any) -> Order | None:
+    def order_of_a_new_run(**words: Any) -> Order | None:
         run = RunFolder.create(asked.run.root.parent / str(len(words)), asked.study)
         ahead_of(replace(asked, run=run, workers=Workers(concurrent=4, **words)))
         return run.order()
 
     assert asked.run.order() is None
-    assert of_one_that_begins(threads=4, device="cpu") == Order(ahead=5, threads=4)
-    assert of_one_that_begins(threads=4, device="cuda", per_gpu=2) == Order(ahead=5), "kept for CPUs alone"
+    assert order_of_a_new_run(threads=4, device="cpu") == Order(ahead=5, threads=4)
+    assert order_of_a_new_run(threads=4, device="cuda", per_gpu=2) == Order(ahead=5), "kept for CPUs alone"
     kept = RunFolder.open(asked.run.root.parent / "2").hold_to_order(Order(ahead=2, threads=1))
     assert kept == Order(ahead=5, threads=4)
 
@@ -383,9 +383,9 @@ def test_a_timing_node_that_dies_is_replaced_and_where_none_comes_it_is_said() -
     assert one != other
     assert lost["milliseconds"][0] == lost["milliseconds"][1], "the same kind of device, and an invented one"
     assert "the cluster's node that times is lost; another one with `timing` takes its place" in done.stderr
-    assert "waiting for the cluster's node that times: none has the resource `timing`, see `ray status`" in done.stderr
+    assert "waiting for the cluster's node that times: none has the resource `timing`; see `ray status`" in done.stderr
     assert lost["lost"].startswith("the cluster's node that times is lost: ")
-    assert lost["lost"].endswith("; look at `ray status`")
+    assert lost["lost"].endswith("; see `ray status`")
 
 
 def test_latencies_of_another_kind_of_device_are_refused(invented: Callable[[float], Latency]) -> None:
@@ -402,9 +402,9 @@ def test_latencies_of_another_kind_of_device_are_refused(invented: Callable[[flo
 
 
 def test_a_timing_node_that_is_gone_for_good_stays_so() -> None:
-    """Whoever asks after it was lost, and none came instead, is told the same again."""
+    """Requests after the loss, when no other node came, get the same error again."""
     timing = ClusterTiming((parse_target("null@cpu:1"),), (48, 64), 3)
-    with pytest.raises(OSError, match="node that times is lost: no other one took its place; look at `ray status`"):
+    with pytest.raises(OSError, match="node that times is lost: no other one took its place; see `ray status`"):
         timing.measure_graph(b"")
     timing.halt()
     with pytest.raises(HaltedError, match="ended together with the search"):

@@ -136,7 +136,7 @@ def test_where_a_latency_table_knows_the_device_only_the_networks_of_the_study_a
 
 def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invented) -> None:
     erfnet = space.load("erfnet")
-    broken = Refusing(invented, lambda _: True, WorkerError("was killed by signal 9; its last words: (none)"))
+    broken = Refusing(invented, lambda _: True, WorkerError("was killed by signal 9; its last output: (none)"))
     with pytest.raises(HaltedError, match="expected a target that can be timed"):
         time_each(broken, [erfnet], within=WITHIN)
     missing = Refusing(invented, lambda _: True, TargetError("TensorRT is not installed"))

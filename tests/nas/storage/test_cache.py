@@ -50,5 +50,5 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     for name in ("XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder that can be written"):
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME to a folder that can be written to"):
         cache_folder()
