@@ -239,7 +239,7 @@ def test_an_unreachable_budget_names_the_lowest_latency(small: Cutter) -> None:
     assert len(seen) == 3  # before any other effort
     assert min(seen) == seen[0]
     assert f"{seen[0]:.4g} ms" in str(raised.value)
-    assert "leaves it 5 ms" in str(raised.value)
+    assert "leaves the network 5 ms" in str(raised.value)
     least = small.narrowed(dict.fromkeys(small.map.names, 1))
     assert seen[0] < 10 + measured(work)(least)  # blocks go too
     require_reachable(small, estimate=work, measure=measure, budget_milliseconds=seen[0])

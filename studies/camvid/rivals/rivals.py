@@ -67,6 +67,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="of each of --networks")
     parser.add_argument("--tables", type=Path, default=HERE, help="where the tables are (default: beside this file)")
     parser.add_argument("--probe", action="store_true", help="find how many epochs each network has, and train nothing")
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="with --probe: epochs there take so many times as long as here"
+    )
     parser.add_argument("--measure", action="store_true", help="time the networks, and train nothing")
     parser.add_argument("--draw", action="store_true", help="draw what there is, and train nothing")
     asked = parser.parse_args()
@@ -84,7 +87,8 @@ def main() -> None:
     elif asked.data is None:
         parser.error("expected --data, --measure or --draw")
     elif asked.probe:
-        probe_all([name for name, seed in tasks if seed == 0], data_spec(asked.data, SIZE), tables, asked.processes)
+        missing = [name for name, seed in tasks if seed == 0]
+        probe_all(missing, data_spec(asked.data, SIZE), tables, asked.processes, asked.pace)
     elif asked.work is None:
         parser.error("expected --work")
     else:
@@ -96,14 +100,17 @@ def name_of(network: str) -> str:
     return network if network in space.published() else Path(network).stem
 
 
-def probe_all(networks: Sequence[str], data: DataSpec, tables: Path, processes: int) -> None:
-    """Try one epoch of each network that `epochs.csv` does not hold."""
+def probe_all(networks: Sequence[str], data: DataSpec, tables: Path, processes: int, pace: float) -> None:
+    """Try one epoch of each network that `epochs.csv` does not hold.
+
+    `pace`: how many times as long an epoch takes on the machine whose minutes count.
+    """
     known = {row["network"] for row in rows_of(tables / EPOCHS)}
     missing = [network for network in networks if name_of(network) not in known]
     with pool_of(processes) as pool:
         for network, seconds in zip(missing, pool.map(probed, missing, [data] * len(missing)), strict=True):
-            epochs = max(1, round(60 * MINUTES / seconds))
-            row = {"network": name_of(network), "seconds_per_epoch": f"{seconds:.1f}", "epochs": str(epochs)}
+            epochs = max(1, round(60 * MINUTES / (pace * seconds)))
+            row = {"network": name_of(network), "seconds_per_epoch": f"{pace * seconds:.1f}", "epochs": str(epochs)}
             add(tables / EPOCHS, row)
             print(row, flush=True)
 

@@ -157,7 +157,7 @@ def test_where_none_is_given_no_folder_is_taken_for_a_published_network(nas, tmp
     (tmp_path / "erfnet").mkdir()
     for name in ("architecture.yaml", "certificate.yaml"):
         (tmp_path / "erfnet" / name).write_text("broken")
-    assert "erfnet/architecture.yaml: " in nas("measure", "erfnet", "--target", "onnx@cpu").refusal()
+    assert "erfnet/certificate.yaml:1: expected the keys" in nas("measure", "erfnet", "--target", "onnx@cpu").refusal()
     assert "did you mean 'onnxruntime'?" in nas("measure", "--target", "onnx@cpu").refusal()
 
 

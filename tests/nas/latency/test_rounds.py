@@ -68,7 +68,7 @@ def test_networks_that_are_refused_leave_the_others() -> None:
 
 def test_the_worst_verdict_counts() -> None:
     unsure = replace(QUIET, ci_high_milliseconds=9.0)
-    over = replace(unsure, p50_milliseconds=8.0, ci_low_milliseconds=7.0)
+    over = replace(unsure, p50_milliseconds=8.0, p90_milliseconds=8.5, p99_milliseconds=9.0, ci_low_milliseconds=7.0)
     budget = Budget.parse("5ms")
     assert judged([QUIET, unsure], budget) == "UNSURE"
     assert judged([unsure, over, QUIET], budget, ["erfnet"]) == "FAIL"
