@@ -14,7 +14,7 @@ STATELESS = True
 
 
 def make(seed: int, startup: int, candidates: Candidates) -> optuna.samplers.BaseSampler:
-    """A sampler that draws at random until it knows the results of `startup` candidates, at least one."""
+    """A sampler that draws at random until it knows `startup` candidates (at least one), trained or in training."""
     from nas.surrogate.sampler import SurrogateSampler
 
     return SurrogateSampler(seed=seed, startup=startup, candidates=candidates)

@@ -24,7 +24,7 @@ BEST = 8  # candidates whose neighbours are considered
 
 
 class SurrogateSampler(optuna.samplers.BaseSampler):
-    """Proposes the best of many candidates; draws at random until it knows `startup` results."""
+    """Proposes the best of many candidates; draws at random until it knows `startup` (trained or in training)."""
 
     def __init__(self, *, seed: int, startup: int, candidates: Candidates) -> None:
         self._seed = seed
@@ -57,7 +57,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
     def _choice(self, study: optuna.Study, trial: FrozenTrial) -> Point | None:
         known = known_of(study, but=trial.number)
         told = known.told
-        if len(told) < self._startup:
+        if len(told) + len(known.running) < self._startup:
             return None
         whole = [each.point for each in told if each.fidelity >= 1 and not each.elsewhere]
         over = {key(each) for each in (*whole, *known.withdrawn, *(one.point for one in known.running))}

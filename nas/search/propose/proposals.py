@@ -32,6 +32,7 @@ from space.choices import Genotype
 from space.errors import BudgetError
 
 MOST_ATTEMPTS = 25  # draws in a row that are over the budget at any width or already known, before a budget is given up
+STARTUP = 2  # candidates the sampler has to know; it is asked only after the seeds and the random draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class Proposals:
         sampler = sampler_of(
             self._space,
             kind=plan.sampler,
-            startup=len(plan.seeds) + plan.random_trials,
+            startup=STARTUP,
             seed=plan.seed,
             rungs=tuple(each / self._epochs for each in rungs),
             filling=filling_of(self._budgets.largest, search.num_classes, table),

@@ -15,14 +15,16 @@ from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Epoch, Trial, append_epoch
-from nas.search.propose.candidates import sampler_of
+from nas.search.propose.candidates import SpaceQuestions, sampler_of
 from nas.search.propose.proposals import Proposals
 from nas.search.propose.sampler import Outcome, Sampler
+from nas.search.propose.solving import Solver
 from nas.search.search import Search
 from nas.study import SearchPlan, Study
 from nas.training import Recipe, Scores
 from space import Architecture, BudgetError
 from space.axes import searched
+from space.choices import Genotype
 from space.search_space import Space
 
 SIZE = (180, 240)
@@ -189,6 +191,42 @@ def test_what_pauses_goes_on_and_finalists_are_trained_to_the_end(
     spent = len(trials) + 3 * guided
     assert 20 <= spent < 24, "the effort of five whole trainings, the last step begun within it"
     assert pretend_rungs(run, Proposals(search_of(run), SlowBranches(invented), None), 4) == [], "all is done"
+
+
+def test_the_first_guided_candidate_is_chosen_by_the_model(
+    tmp_path: Path,
+    invented: Invented,
+    search_of: Callable[[RunFolder], Search],
+    rigid: Callable[[Search, Latency], Solver],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One seed is outside the space, so the sampler does not know it, and two candidates are still in training."""
+    compared: list[Genotype] = []
+    around = SpaceQuestions.around
+
+    def recorded(self: SpaceQuestions, best: Sequence[Genotype], rng: random.Random) -> list[Genotype]:
+        found = around(self, best, rng)
+        compared.extend(found)
+        return found
+
+    monkeypatch.setattr(SpaceQuestions, "around", recorded)
+    seeds = ("ndnet45-ende", "swiftnet-rn18", "fast-scnn", "ddrnet23-slim")
+    run = RunFolder.create(tmp_path / "run", replace(study(seeds=seeds, random_trials=8), space={}))
+    search = search_of(run)
+    search = replace(search, workers=replace(search.workers, concurrent=2))
+    source = Proposals(search, SlowBranches(invented), None)
+    monkeypatch.setattr(source, "_solver", rigid(search, invented(9.0)))
+    given: list[Trial] = []
+    while not given or given[-1].origin != "guided":
+        assert not source.waits()
+        trial = source.next()
+        assert trial is not None
+        given.append(trial)
+        if len(given) > 2:
+            pretend_training(run, source, given[-3])
+    assert [bool(trial.genotype) for trial in given[:4]] == [True, True, True, False]
+    assert len(given) == 13
+    assert dict(given[-1].genotype) in compared
 
 
 def test_what_an_earlier_version_stopped_can_go_on(
