@@ -20,8 +20,9 @@ from nas.latency.budget import Budget
 from nas.runs.shares import Shares
 from nas.runs.steps import rungs_for
 from nas.search.propose.candidates import draw
-from nas.search.propose.fill import Allows, EstimateMilliseconds, anything
+from nas.search.propose.fill import Allows, anything
 from nas.search.propose.limits import above_the_space, widest
+from nas.search.propose.parts import EstimateMilliseconds
 from nas.study import Study
 from nas.surrogate.rungs import begun_per_training
 from space import Architecture

@@ -2,8 +2,8 @@
 
 Latency rises in steps: where channels are padded, 9 of them cost as much as 16, and 20 as much as 32. When all layers
 take the next step together, the latency may jump from well below the budget to above it. Then the widths of single
-stages and decoders are changed until the estimate fills the budget. A measurement takes seconds and an estimate next to
-no time, hence two phases:
+stages and decoders are changed until the estimate fills the budget (`nas.search.propose.parts`). A measurement takes
+seconds and an estimate next to no time, hence two phases:
 
 1. *Approach.* Quick measurements, of few blocks, correct the estimate for this network until one is near the budget.
    The next factor lies between those measured inside and outside the budget, and not far from the last one: an estimate
@@ -20,19 +20,18 @@ How full is full enough depends on the precision of latencies: differences below
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nas.errors import UnmeasuredError
 from nas.latency.budget import Budget
-from nas.latency.estimates.work import BLOCK
 from nas.latency.record import Latency
-from space import Architecture, ArchitectureError
-from space.scale import NARROWEST, bisected, notches, parts, scale_width, with_part
+from nas.search.propose.parts import CountMultiplyAdds, EstimateMilliseconds, adjusted, distance
+from space import Architecture
+from space.scale import NARROWEST, bisected, scale_width
 
 WIDEST = 16.0
 SAFE = 0.97  # most of the budget to use: measured again, 1 of 12 winners took 3 % more, 2 took 2 %, 9 at most 1 %
@@ -44,13 +43,9 @@ MOST_CONFIRMATIONS = 4
 NEAR_CONFIRMATIONS = 2  # confirmations after which nearly full is full enough, where estimates were near
 RESOLUTION = 1.5  # latencies closer than this many times their precision are not distinguished
 NEXT = 1.1  # step to another factor (another width of the stem, say) where all nearby ones were measured
-LIKELIEST = 8  # combinations of wider and narrower parts whose latency is estimated as a whole
-MOST_COMBINATIONS = 10**7  # combinations considered; ten parts would have thirty times as many
-OVER = 3.0  # an estimate above the wanted one counts as many times as bad as one equally far below it
 STEEPEST = 2.0  # the next factor is within a ratio of the last: that by which it missed the budget, to this power,
 NEAR = 1.5  # or this ratio, whichever is larger
 
-EstimateMilliseconds = Callable[[Architecture], float]  # without measuring
 Measure = Callable[[Architecture], Latency | None]
 """Measures an architecture; None where the target cannot time it."""
 Allows = Callable[[Architecture], bool]
@@ -84,6 +79,7 @@ def fill(
     estimate: EstimateMilliseconds,
     allows: Allows = anything,
     *,
+    multiply_adds: CountMultiplyAdds,
     within: float,
     near: bool = False,
 ) -> Filled:
@@ -91,12 +87,14 @@ def fill(
 
     Widths that `allows` refuses are not tried, however much of the budget is left, except the narrowest one. `measure`
     measures quickly, `confirm` to a precision of `within` (half of the 95 % interval, as a share). `near` says that the
-    estimate is near enough to need no quick measurements. The result was confirmed. It is over the budget only if the
-    narrowest width is, or all widths that were confirmed.
+    estimate is near enough to need no quick measurements. Of widths with equal estimates, those with the most
+    `multiply_adds` are preferred. The result was confirmed. It is over the budget only if the narrowest width is, or
+    all widths that were confirmed.
 
     Raises: UnmeasuredError when the target cannot time any width that was tried.
     """
-    tries = _Tries(architecture, budget, estimate, allows, min(FULL_ENOUGH, SAFE - RESOLUTION * within))
+    full_enough = min(FULL_ENOUGH, SAFE - RESOLUTION * within)
+    tries = _Tries(architecture, budget, estimate, multiply_adds, allows, full_enough)
     if not near:
         tries.measure(measure)
     return tries.confirm(confirm, few=NEAR_CONFIRMATIONS if near else MOST_CONFIRMATIONS)
@@ -129,12 +127,14 @@ class _Tries:
         architecture: Architecture,
         budget: Budget,
         estimate: EstimateMilliseconds,
+        multiply_adds: CountMultiplyAdds,
         allows: Allows,
         full_enough: float,
     ) -> None:
         self._architecture = architecture
         self._budget = budget
         self._estimate = estimate
+        self._multiply_adds = multiply_adds
         self._allows = allows
         self._full_enough = full_enough
         self._quick: list[_Tried] = []
@@ -257,8 +257,7 @@ class _Tries:
 
     def _misses(self, choice: _Choice, correction: _Correction) -> float:
         """The estimated distance of a choice from the wanted share of the budget."""
-        left = self._wanted - self._estimated_use(choice.architecture, correction)
-        return left if left >= 0 else OVER * -left
+        return distance(self._estimated_use(choice.architecture, correction), self._wanted)
 
     def _between(self, known: Sequence[_Tried]) -> tuple[float, float]:
         """The factors between which the next one lies."""
@@ -288,15 +287,15 @@ class _Tries:
         return (self._full_enough + SAFE) / 2 - LOWER * max(0, over - 1)
 
     def _choices(self, factor: float, correction: _Correction, *, steps: bool) -> Sequence[_Choice]:
-        """The choices at a factor: with single parts changed so that the estimate fills the budget, where the factor
-        alone does not, and unchanged. `steps`: whether the next step of all layers is estimated to exceed the budget.
+        """The choices at a factor: with single parts changed so that the estimate fills the budget with the most
+        multiply-adds, and unchanged. `steps`: whether the next step of all layers is estimated to exceed the budget.
         """
         plain = _Choice(architecture=scale_width(self._architecture, factor), factor=factor)
-        use = self._estimated_use(plain.architecture, correction)
-        if not steps or factor == NARROWEST or self._full_enough <= use <= SAFE:
+        if not steps or factor == NARROWEST:
             return (plain,)
+        use = self._estimated_use(plain.architecture, correction)
         wanted = self._estimate(plain.architecture) * self._wanted / use
-        found = _adjusted(plain.architecture, self._estimate, wanted, self._seen)
+        found = adjusted(plain.architecture, self._estimate, self._multiply_adds, wanted, self._seen)
         return (_Choice(architecture=found, factor=factor, adjusted=found != plain.architecture), plain)
 
     def _correction(self, known: Sequence[_Tried]) -> _Correction:
@@ -325,51 +324,3 @@ class _Tries:
         if fits(high):
             return high
         return bisected(low, high, fits)
-
-
-def _adjusted(
-    architecture: Architecture, estimate: EstimateMilliseconds, wanted: float, seen: Set[Architecture]
-) -> Architecture:
-    """The architecture with the widths of single parts changed so that its estimate comes near the `wanted`
-    milliseconds, preferably from below. Architectures in `seen` are left out.
-
-    The change of each part alone is estimated first; sums of these select the few combinations worth an estimate.
-    """
-    now = estimate(architecture)
-    changes = _smallest([_changes(architecture, part, estimate, now) for part in range(parts(architecture))])
-    combined = np.full(1, now)
-    for found in changes:
-        combined = np.add.outer(combined, [added for _, added in found]).ravel()
-    shape = [len(found) for found in changes]
-    best, missed = architecture, math.inf
-    for index in np.argsort(np.abs(combined - wanted), kind="stable")[:LIKELIEST]:
-        places = np.unravel_index(index, shape)
-        with contextlib.suppress(ArchitectureError):
-            tried = architecture
-            for part, (found, place) in enumerate(zip(changes, places, strict=True)):
-                tried = with_part(tried, part, found[place][0])
-            if tried in seen:
-                continue
-            left = wanted - estimate(tried)
-            if (error := left if left >= 0 else OVER * -left) < missed:
-                best, missed = tried, error
-    return best
-
-
-def _changes(
-    architecture: Architecture, part: int, estimate: EstimateMilliseconds, now: float
-) -> list[tuple[int, float]]:
-    """The notches by which a part can change, with the estimated milliseconds that each change adds to `now`."""
-    found = []
-    for count in notches(architecture, part, vector=BLOCK):
-        with contextlib.suppress(ArchitectureError):  # the layers around forbid it
-            found.append((count, estimate(with_part(architecture, part, count)) - now))
-    return found
-
-
-def _smallest(changes: Sequence[Sequence[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
-    """The smallest changes of each part, as many as `MOST_COMBINATIONS` of them all permit."""
-    most = max(map(len, changes))
-    while math.prod(min(most, len(found)) for found in changes) > MOST_COMBINATIONS:
-        most -= 1
-    return [sorted(sorted(found, key=lambda change: abs(change[0]))[:most]) for found in changes]

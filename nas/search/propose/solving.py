@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from nas.search.propose.fill import Filled, Measure, fill
 from nas.search.propose.limits import limits_of
 from nas.search.search import Search
 from space.architecture import Architecture
+from space.count import multiply_adds
 
 NEAR_FROM = 5  # measured networks from which on the estimates of a latency table are near
 
@@ -47,6 +49,9 @@ class Solver:
         self._statistic = search.budgets.largest.statistic
         self._allows = limits_of(search.study, search.num_classes)
         self._table = table
+        self._multiply_adds = functools.partial(
+            multiply_adds, size=search.study.data.size, num_classes=search.num_classes
+        )
         self._estimates = Estimates(search.study.data.size, search.num_classes, table)
         self._seconds = 0.0  # time spent on timing since the last network was kept
 
@@ -104,6 +109,7 @@ class Solver:
                 timed(within),
                 estimates.architecture,
                 self._allows,
+                multiply_adds=self._multiply_adds,
                 within=within,
                 near=self._table is not None and estimates.measured >= NEAR_FROM,
             )

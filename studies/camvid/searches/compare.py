@@ -19,6 +19,7 @@ machine that does nothing else. `--work` is where `rivals.py` kept its weights.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ def scale(budgets: Sequence[float]) -> None:
     with Meter(Target.parse(TARGET), SIZE, CLASSES) as meter:
         reference = meter.measure(space.load("ndnet45-ende")).reference_milliseconds
         estimates = Estimates(SIZE, CLASSES, shipped_table(Target.parse(TARGET), SIZE, reference))
+        counted = functools.partial(space.multiply_adds, size=SIZE, num_classes=CLASSES)
 
         def measured(within: float) -> Callable[[Architecture], Latency]:
             def measure(one: Architecture) -> Latency:
@@ -128,7 +130,7 @@ def scale(budgets: Sequence[float]) -> None:
                 budget, architecture = Budget.parse(f"{milliseconds:g}ms"), space.load(name)
                 found: Filled = fill(
                     architecture, budget, measured(QUICK * WITHIN), measured(WITHIN), estimates.architecture,
-                    within=WITHIN,
+                    multiply_adds=counted, within=WITHIN,
                 )  # fmt: skip
                 if budget.admits(found.latency):
                     write_text(file, found.architecture.to_yaml())

@@ -38,9 +38,13 @@ Invented = Callable[[float], Latency]
 One = Callable[[Architecture], Latency]
 
 
+def count(architecture: Architecture) -> int:
+    return space.multiply_adds(architecture, SIZE, 11)
+
+
 def guess(architecture: Architecture) -> float:
     """An estimate that is five times too low, and counts layers not at all."""
-    return space.multiply_adds(architecture, SIZE, 11) / 5e8
+    return count(architecture) / 5e8
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def test_the_budget_is_filled_and_not_left(name: str, scale: float, proportional
 
     budget = Budget.parse("10ms")
     network, estimate = space.load(name), lambda scaled: scale * guess(scaled)
-    filled = fill(network, budget, counted(quick), counted(sure), estimate, within=WITHIN)
+    filled = fill(network, budget, counted(quick), counted(sure), estimate, multiply_adds=count, within=WITHIN)
     assert filled.latency == proportional(filled.architecture)
     assert budget.admits(filled.latency)
     assert len(quick) == len(set(quick)) <= MOST_MEASUREMENTS
@@ -80,31 +84,64 @@ def test_the_budget_is_filled_and_not_left(name: str, scale: float, proportional
 
 
 def test_a_device_with_steps_is_filled_to_the_step_below(stepped: One) -> None:
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), stepped, stepped, guess, within=WITHIN)
+    filled = fill(
+        space.load("erfnet"), Budget.parse("10ms"), stepped, stepped, guess, multiply_adds=count, within=WITHIN
+    )
     assert filled.latency.p50_milliseconds in (9.0, 9.5)
 
 
 def test_nothing_is_inside_an_impossible_budget_and_the_narrowest_is_given_back(proportional: One) -> None:
     budget = Budget.parse("0.1ms")
-    filled = fill(space.load("erfnet"), budget, proportional, proportional, guess, within=WITHIN)
+    filled = fill(space.load("erfnet"), budget, proportional, proportional, guess, multiply_adds=count, within=WITHIN)
     assert not budget.admits(filled.latency)
     assert filled.factor == NARROWEST
 
 
-def test_single_parts_are_changed_where_one_factor_cannot_fill(invented: Invented) -> None:
-    """A device that pads channels to 16: all widths of SwiftNet-RN18 step together."""
+@pytest.fixture
+def padded(invented: Invented) -> One:
+    """A device that pads the channels of stages to 16."""
 
-    def padded(architecture: Architecture) -> Latency:
+    def measure(architecture: Architecture) -> Latency:
         stages = tuple(replace(stage, width=-(-stage.width // 16) * 16) for stage in architecture.stages)
-        return invented(space.multiply_adds(replace(architecture, stages=stages), SIZE, 11) / 4e7)
+        return invented(count(replace(architecture, stages=stages)) / 4e7)
 
+    return measure
+
+
+def test_single_parts_are_changed_where_one_factor_cannot_fill(padded: One) -> None:
+    """All widths of SwiftNet-RN18 step together."""
     budget = Budget.parse("5.35ms")
     filled = fill(
-        space.load("swiftnet-rn18"), budget, padded, padded, lambda a: padded(a).p50_milliseconds, within=WITHIN
+        space.load("swiftnet-rn18"),
+        budget,
+        padded,
+        padded,
+        lambda a: padded(a).p50_milliseconds,
+        multiply_adds=count,
+        within=WITHIN,
     )
     by_factor = scale_width(space.load("swiftnet-rn18"), filled.factor)
     assert filled.adjusted
     assert padded(by_factor).p50_milliseconds < filled.latency.p50_milliseconds <= SAFE * 5.35
+
+
+@pytest.mark.parametrize("name", ["swiftnet-rn18", "fast-scnn", "ndnet45-ende"])
+@pytest.mark.parametrize("milliseconds", [3.0, 5.35, 12.0])
+def test_channels_that_cost_nothing_are_taken(name: str, milliseconds: float, padded: One) -> None:
+    """Padded channels take as long as real ones, so that hardly any time should go into padding."""
+    asked: list[str] = []
+
+    def measure(architecture: Architecture) -> Latency:
+        asked.append(architecture.key)
+        return padded(architecture)
+
+    filled = fill(
+        space.load(name), Budget(milliseconds=milliseconds), measure, measure,
+        lambda architecture: padded(architecture).p50_milliseconds, multiply_adds=count, within=WITHIN,
+    )  # fmt: skip
+    assert asked == 2 * [filled.architecture.key], "once quickly, once precisely"
+    assert 0.94 < filled.latency.p50_milliseconds / milliseconds <= SAFE
+    assert count(filled.architecture) / 4e7 > 0.97 * filled.latency.p50_milliseconds
 
 
 def test_a_true_estimate_needs_one_factor(proportional: One) -> None:
@@ -115,7 +152,15 @@ def test_a_true_estimate_needs_one_factor(proportional: One) -> None:
         return proportional(architecture)
 
     network, budget = space.load("swiftnet-rn18"), Budget.parse("10ms")
-    true = fill(network, budget, measure, measure, lambda a: proportional(a).p50_milliseconds, within=WITHIN)
+    true = fill(
+        network,
+        budget,
+        measure,
+        measure,
+        lambda a: proportional(a).p50_milliseconds,
+        multiply_adds=count,
+        within=WITHIN,
+    )
     assert asked == 2 * [true.architecture.key], "quickly, and surely"
     assert true.latency.p50_milliseconds > 9.5
 
@@ -130,7 +175,7 @@ def test_a_quick_measurement_that_erred_downwards_is_not_trusted(proportional: O
     def hasty(architecture: Architecture) -> Latency:
         return invented(0.85 * proportional(architecture).p50_milliseconds)
 
-    filled = fill(space.load("erfnet"), budget, hasty, proportional, guess, within=WITHIN)
+    filled = fill(space.load("erfnet"), budget, hasty, proportional, guess, multiply_adds=count, within=WITHIN)
     assert filled.latency == proportional(filled.architecture)
     assert 8.5 < filled.latency.p50_milliseconds <= SAFE * 10
 
@@ -142,7 +187,7 @@ def test_an_impossible_budget_is_confirmed_once(proportional: One) -> None:
         asked.append(architecture.key)
         return proportional(architecture)
 
-    fill(space.load("erfnet"), Budget.parse("0.1ms"), proportional, confirm, guess, within=WITHIN)
+    fill(space.load("erfnet"), Budget.parse("0.1ms"), proportional, confirm, guess, multiply_adds=count, within=WITHIN)
     assert asked == [scale_width(space.load("erfnet"), NARROWEST).key]
 
 
@@ -152,7 +197,7 @@ def test_a_quick_measurement_that_erred_upwards_is_made_good(proportional: One, 
     def hasty(architecture: Architecture) -> Latency:
         return invented(1.15 * proportional(architecture).p50_milliseconds)
 
-    filled = fill(space.load("erfnet"), budget, hasty, proportional, guess, within=WITHIN)
+    filled = fill(space.load("erfnet"), budget, hasty, proportional, guess, multiply_adds=count, within=WITHIN)
     assert filled.latency == proportional(filled.architecture)
     assert 9.3 < filled.latency.p50_milliseconds <= SAFE * 10  # 8.4 without
 
@@ -171,7 +216,7 @@ def test_an_estimate_that_hardly_rises_with_width_leads_nowhere_far(proportional
     def flat(architecture: Architecture) -> float:
         return 24.3 * (proportional(architecture).p50_milliseconds / own) ** 0.05
 
-    filled = fill(network, budget, measure, proportional, flat, within=WITHIN)
+    filled = fill(network, budget, measure, proportional, flat, multiply_adds=count, within=WITHIN)
     assert max(factors) < 3 * 25
     assert filled.latency.p50_milliseconds > 0.85 * 25
 
@@ -184,7 +229,9 @@ def test_a_disturbed_confirmation_inside_the_budget_is_the_last(proportional: On
         confirmed.append(replace(latency, p50_milliseconds=0.9 * latency.p50_milliseconds, flagged=("a neighbour",)))
         return confirmed[-1]
 
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, within=WITHIN)
+    filled = fill(
+        space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, multiply_adds=count, within=WITHIN
+    )
     assert [filled.latency] == confirmed
 
 
@@ -205,7 +252,9 @@ def test_a_disturbed_confirmation_over_the_budget_is_asked_again(proportional: O
         confirmed.append(latency)
         return latency
 
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, within=WITHIN)
+    filled = fill(
+        space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, multiply_adds=count, within=WITHIN
+    )
     assert [latency.flagged for latency in confirmed] == [("a neighbour",), ()]
     assert FULL_ENOUGH <= filled.latency.p50_milliseconds / 10 <= SAFE
 
@@ -217,7 +266,9 @@ def test_what_cannot_be_confirmed_makes_way_for_a_narrower_one(proportional: One
         asked.append(architecture.key)
         return None if len(asked) == 1 else proportional(architecture)
 
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, within=WITHIN)
+    filled = fill(
+        space.load("erfnet"), Budget.parse("10ms"), proportional, confirm, guess, multiply_adds=count, within=WITHIN
+    )
     assert len(set(asked)) == len(asked) > 1
     assert 0.8 < filled.latency.p50_milliseconds / 10 <= SAFE
 
@@ -239,7 +290,16 @@ def test_an_estimate_that_is_near_needs_one_or_two_sure_measurements(
     def estimate(architecture: Architecture) -> float:
         return error * proportional(architecture).p50_milliseconds
 
-    filled = fill(space.load("erfnet"), Budget.parse("10ms"), quick, confirm, estimate, within=WITHIN, near=True)
+    filled = fill(
+        space.load("erfnet"),
+        Budget.parse("10ms"),
+        quick,
+        confirm,
+        estimate,
+        multiply_adds=count,
+        within=WITHIN,
+        near=True,
+    )
     assert len(set(sure)) == len(sure) == asked
     assert 0.94 < filled.latency.p50_milliseconds / 10 <= SAFE
 
@@ -265,7 +325,14 @@ def test_nearly_full_is_full_enough_after_two_where_estimates_are_near(proportio
         return proportional(architecture).p50_milliseconds
 
     filled = fill(
-        space.load("swiftnet-rn18"), Budget.parse("5ms"), confirm, confirm, estimate, within=WITHIN, near=True
+        space.load("swiftnet-rn18"),
+        Budget.parse("5ms"),
+        confirm,
+        confirm,
+        estimate,
+        multiply_adds=count,
+        within=WITHIN,
+        near=True,
     )
     assert len(found) == 2
     assert NEARLY_FULL <= filled.latency.p50_milliseconds / 5 < 0.947
@@ -280,7 +347,16 @@ def test_a_disturbed_first_measurement_far_inside_the_budget_is_not_the_last(pro
         uses.append(latency.p50_milliseconds / 5)
         return latency
 
-    fill(network, budget, confirm, confirm, lambda a: 1.3 * proportional(a).p50_milliseconds, within=WITHIN, near=True)
+    fill(
+        network,
+        budget,
+        confirm,
+        confirm,
+        lambda a: 1.3 * proportional(a).p50_milliseconds,
+        multiply_adds=count,
+        within=WITHIN,
+        near=True,
+    )
     assert [round(use, 1) for use in uses] == [0.7, 1.0]
 
 
@@ -335,7 +411,9 @@ def test_candidates_need_two_measurements_where_a_table_is_corrected_by_five(see
             estimates.learn(architecture, latency.p50_milliseconds)
             return latency
 
-        filled = fill(network, budget, confirm, confirm, estimates.architecture, within=WITHIN, near=True)
+        filled = fill(
+            network, budget, confirm, confirm, estimates.architecture, multiply_adds=count, within=WITHIN, near=True
+        )
         counts.append(len(sure))
         uses.append(filled.latency.p50_milliseconds / budget.milliseconds)
     assert statistics.fmean(counts) <= 2.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def filled(study: Study, name: str, device: Fast) -> tuple[Architecture, float]:
         device.measure,
         Estimates(study.data.size, CLASSES).architecture,
         limits_of(study, CLASSES),
+        multiply_adds=functools.partial(space.multiply_adds, size=study.data.size, num_classes=CLASSES),
         within=WITHIN,
     )
     return found.architecture, found.latency.p50_milliseconds / Budget.parse(study.budget).milliseconds
