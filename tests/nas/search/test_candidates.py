@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import replace
 
@@ -51,13 +50,21 @@ def test_the_estimated_width_nearly_fills_the_budget(table: LatencyTable) -> Non
         assert 24 < milliseconds < 36, "three estimates tell all widths"
 
 
-def test_what_no_width_brings_inside_is_not_compared(table: LatencyTable) -> None:
-    """Layers cost most here: deep networks are over the budget at any width."""
-    limited = SpaceQuestions(SPACE, (1.0,), filling_of(Budget.parse("3ms"), CLASSES, table))
-    free = SpaceQuestions(SPACE, (1.0,), None)
+def test_what_is_hardly_inside_at_its_narrowest_is_not_compared(table: LatencyTable) -> None:
+    """Layers cost most here, so that deep networks fill or exceed the budget at every width."""
+    filling = filling_of(Budget.parse("9ms"), CLASSES, table)
+    assert filling is not None
+    limited, free = (SpaceQuestions(SPACE, (1.0,), each) for each in (filling, None))
     some, every = (each.around([], random.Random(0)) for each in (limited, free))
     assert 0 < len(some) < len(every)
     assert all(each in every for each in some)
+
+    def taken(point: Genotype) -> float:
+        return filling.at_narrowest(SPACE.choose(lambda name, _: point[name]))
+
+    assert max(map(taken, some)) <= 0.6
+    mutations = limited.around(some[:2], random.Random(1))[-60:]
+    assert 0.6 < max(map(taken, mutations)) <= 1, "mutations of the best need less room"
 
     def layers(points: list[Genotype]) -> float:
         built = [SPACE.choose(lambda name, _, each=each: each[name]) for each in points]  # type: ignore[misc]
@@ -67,18 +74,28 @@ def test_what_no_width_brings_inside_is_not_compared(table: LatencyTable) -> Non
     assert free.facts(every[0]) == {}
 
 
-def test_what_no_width_brings_inside_is_not_drawn(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is drawn there without a budget is drawn with one too, where it may be inside."""
-    filling = filling_of(Budget.parse("3ms"), CLASSES, table)
+def test_what_is_hardly_inside_at_its_narrowest_is_not_drawn(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks drawn without a budget are drawn with one too, if there is room to widen them."""
+    filling = filling_of(Budget.parse("9ms"), CLASSES, table)
     assert filling is not None
     free, limited = ([draw(SPACE, random.Random(seed), each) for seed in range(6)] for each in (None, filling))
-    inside = [filling.width(architecture) > -math.inf for architecture, _ in free]
-    assert 0 < sum(inside) < len(inside)
-    assert all(filling.width(architecture) > -math.inf for architecture, _ in limited)
-    assert [each == other for each, other in zip(free, limited, strict=True)] == inside
-    monkeypatch.setattr(candidates, "MOST_TRIES", 3)
+    roomy = [filling.at_narrowest(architecture) <= 0.6 for architecture, _ in free]
+    assert 0 < sum(roomy) < len(roomy)
+    assert all(filling.at_narrowest(architecture) <= 0.6 for architecture, _ in limited)
+    assert [each == other for each, other in zip(free, limited, strict=True)] == roomy
+
+
+def test_where_nothing_has_room_what_takes_least_is_drawn(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is worth a measurement: estimates may be wrong."""
+    monkeypatch.setattr(candidates, "MOST_TRIES", 5)
     hopeless = filling_of(Budget.parse("0.01ms"), CLASSES, table)
-    assert draw(SPACE, random.Random(0), hopeless), "measuring it tells"
+    assert hopeless is not None
+    drawing = random.Random(0)
+    takes = [hopeless.at_narrowest(draw(SPACE, drawing)[0]) for _ in range(5)]
+    found, _ = draw(SPACE, random.Random(0), hopeless)
+    assert hopeless.at_narrowest(found) == min(takes) > 1
 
 
 def test_facts_are_those_of_the_network_that_fills_the_budget(table: LatencyTable) -> None:
