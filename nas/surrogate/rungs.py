@@ -120,7 +120,8 @@ def _correlation(scores: Sequence[Mapping[float, float]], rung: float, lowest: f
     these = _spread([first for first, _ in pairs])
     wider = max(1.0, every / these) if these else 1.0  # no correction where scores are tied and the range is unknown
     measured = measured * wider / math.sqrt(1 + measured**2 * (wider**2 - 1))
-    return min(0.99, (SURENESS * expected + len(pairs) * measured) / (SURENESS + len(pairs)))
+    sureness = len(pairs) / wider  # the order of networks with nearly equal scores says little about all others
+    return min(0.99, (SURENESS * expected + sureness * measured) / (SURENESS + sureness))
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -71,6 +71,28 @@ def test_that_only_the_best_go_on_makes_a_rung_hardly_worse() -> None:
     assert used(20) == used(NETWORKS) == rungs
 
 
+def test_pairs_that_score_nearly_alike_end_no_ladder() -> None:
+    """Five in no order, within a twentieth of the range of all scores, as in a search with similar proposals."""
+    rungs = (RUNGS[1], 1.0)
+    others = [Told(point={"x": 10 + place}, score=0.15 + 0.01 * place, fidelity=RUNGS[1]) for place in range(20)]
+    short, whole = (0.340, 0.342, 0.344, 0.346, 0.348), (0.51, 0.49, 0.52, 0.48, 0.50)
+    alike = [
+        Told(point={"x": place}, score=score, fidelity=share)
+        for scores, share in ((short, RUNGS[1]), (whole, 1.0))
+        for place, score in enumerate(scores)
+    ]
+    assert ladder([*others, *alike], rungs).rungs == rungs
+
+
+def test_scores_that_tell_nothing_lose_their_rung_though_only_the_best_by_them_went_on() -> None:
+    rng = random.Random(3)
+    scores = [rng.random() for _ in range(NETWORKS)]
+    told = [Told(point={"x": place}, score=score, fidelity=RUNGS[1]) for place, score in enumerate(scores)]
+    best = sorted(range(NETWORKS), key=lambda place: -scores[place])[: NETWORKS // 2]
+    told += [Told(point={"x": place}, score=rng.random()) for place in best]
+    assert ladder(told, (RUNGS[1], 1.0)).rungs == (1.0,)
+
+
 @pytest.mark.parametrize(
     "scores",
     [
