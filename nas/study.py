@@ -63,8 +63,9 @@ class SearchPlan:
     """Candidates are not widened beyond what can be trained in this much memory (weights, gradients, moments and all
     outputs for a batch of crops) and scored in it (a whole picture)."""
     minutes: float = field(default=0.0, metadata=strict.LEFT_OUT_AT_DEFAULT)
-    """Approximate minutes for the whole search, time before an interruption included: proposals end when the finalists
-    can just be finished in time, even if trials are left. 0: no limit, all trials are tried."""
+    """Approximate minutes for the whole search, time before an interruption included: proposals end when one more
+    candidate, trained to the end, would leave too little time to finish the finalists, even if trials are left. 0: no
+    limit, all trials are tried."""
     sampler: Annotated[str, strict.OneOf(samplers.names)] = "surrogate"
     warm_start: bool = field(default=True, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Whether `surrogate` begins with scores that networks of the space reached on other data, from a table that comes

@@ -110,3 +110,11 @@ def begin_at(trial: Trial, epochs: int, until: int) -> Trial:
         return trial
     rung = Rung(epochs=until, number=trial.number, budget_milliseconds=trial.budget_milliseconds)
     return replace(trial, rungs=(rung,))
+
+
+def go_on_to(trial: Trial, rung: Rung, epochs: int) -> Trial:
+    """A candidate that paused after `epochs`, with the rung to which it is to be trained on."""
+    begun = trial.rungs
+    if trial.stopped:  # an earlier version stopped it in the middle of its schedule
+        begun = (Rung(epochs=epochs, number=trial.number, budget_milliseconds=trial.budget_milliseconds),)
+    return replace(trial, rungs=(*begun, rung), stopped=False)

@@ -88,6 +88,10 @@ class Console:
         """No more candidates are proposed, so that the search ends in time; `epochs_left` are still to be trained."""
         minutes = counted(self._study.search.minutes, "minute")
         self.step(f"note    no more candidates: the rest of the {minutes} is needed to finish the best")
+        self.expects(epochs_left)
+
+    def expects(self, epochs_left: float) -> None:
+        """`epochs_left` are still to be trained."""
         with self._lock:
             self._epochs_left = epochs_left
 

@@ -9,7 +9,6 @@ from nas.latency.budget import Budget
 from nas.latency.several import processes_on
 from nas.runs.shares import Shares
 from nas.runs.spent import Stopwatch
-from nas.runs.steps import rungs_for
 from nas.runs.to_finish import to_finish
 from nas.runs.trial import Timed, Trial
 from nas.search.search import Search
@@ -22,8 +21,9 @@ MOST_FAILED = 3  # failed candidates after which a budget gets no more time for 
 class Deadline:
     """The deadline of one search whose plan has `minutes`.
 
-    The remaining time is forecast from the duration of epochs and timings so far. However short the limit, proposals
-    end only when every budget has a candidate.
+    The remaining time is forecast from the duration of epochs and timings so far. Another candidate is proposed only if
+    it can be trained to the end, since others cannot win. However short the limit, proposals end only when every budget
+    has a candidate.
     """
 
     def __init__(self, search: Search, stopwatch: Stopwatch) -> None:
@@ -35,17 +35,30 @@ class Deadline:
         self._timed: dict[str, Timed] = {}
 
     def passed(self, trials: Sequence[Trial], shares: Shares) -> bool:
-        """Whether one more candidate than these would leave too little time, now or at an earlier call."""
+        """Whether one more candidate than these, timed and trained to the end, would leave too little time, now or at
+        an earlier call.
+        """
         self._stopwatch.keep()
         if not _each_has_one(trials, shares):
             return False
         spent = self._stopwatch.spent
         if spent.closes(self._plan):
             return True
-        if spent.seconds + self._left_seconds(trials, shares) <= 60 * self._plan.minutes:
+        timing = [each.seconds for each in map(self._timing, trials) if each.seconds is not None]
+        seconds = self._left_seconds(trials, shares, another=True)
+        seconds += max(TIMING_SECONDS, statistics.median(timing or [0.0]))
+        if spent.seconds + seconds <= 60 * self._plan.minutes:
             return False
         self._stopwatch.close(self._plan.minutes)
         return True
+
+    def has_room(self, trials: Sequence[Trial], going: Trial, shares: Shares) -> bool:
+        """Whether the search ends in time, or no later than otherwise, if a paused one of these candidates goes on;
+        `going` is that candidate with its further rung.
+        """
+        others = [trial for trial in trials if trial.architecture.key != going.architecture.key]
+        without, seconds = (self._left_seconds(each, shares) for each in (trials, [*others, going]))
+        return seconds <= max(without, 60 * self._plan.minutes - self._stopwatch.spent.seconds)
 
     def is_blind(self, trials: Sequence[Trial], shares: Shares, under_way: int) -> bool:
         """Whether no epoch has ended yet although as many trainings are under way as fit at a time. Timing another
@@ -57,38 +70,41 @@ class Deadline:
 
     def epochs_left(self, trials: Sequence[Trial], shares: Shares) -> float:
         """Epochs still to train when proposals have ended: of candidates under way or paused, and of the finish."""
-        return sum(self._going_on(trials, shares)) + self._to_finish.epochs
+        under_way, paused = self._going_on(trials, shares)
+        return sum(under_way) + sum(paused) + self._to_finish.epochs
 
-    def _going_on(self, trials: Sequence[Trial], shares: Shares) -> list[int]:
-        """Remaining epochs of each candidate that is under way, or paused and likely to become a finalist."""
+    def _going_on(self, trials: Sequence[Trial], shares: Shares) -> tuple[list[int], list[int]]:
+        """Remaining epochs of each candidate that is under way, and of each that is paused and likely to become a
+        finalist.
+        """
         whole = self._search.study.recipe.epochs
-        left: list[int] = []
+        under_way: list[int] = []
+        paused: list[int] = []
         for budget in shares.budgets:
             ours = [trial for trial in trials if shares.home(trial) == budget and trial.feasible and not trial.failed]
-            under_way = {trial.architecture.key: trial.until(whole) - self._epochs(trial)[0] for trial in ours}
-            left += [max(0, each) for each in under_way.values()]
+            under_way += [max(0, trial.until(whole) - self._epochs(trial)[0]) for trial in ours]
             reached = sorted((trial.until(whole) for trial in ours), reverse=True)
-            left += [whole - each for each in reached[: self._plan.finalists]]
-        return [each for each in left if each]
+            paused += [whole - each for each in reached[: self._plan.finalists]]
+        return [each for each in under_way if each], [each for each in paused if each]
 
-    def _left_seconds(self, trials: Sequence[Trial], shares: Shares) -> float:
-        study, plan, workers = self._search.study, self._plan, self._search.workers.concurrent
+    def _left_seconds(self, trials: Sequence[Trial], shares: Shares, *, another: bool = False) -> float:
+        """Forecast for all that is left to do; `another`: with one more candidate, trained to the end."""
+        workers = self._search.workers.concurrent
         timed = [self._timing(trial) for trial in trials]
         found = self._certifying_seconds(timed) * sum(budget not in shares.given_up for budget in shares.budgets)
         known = [self._epochs(trial) for trial in trials]
         epochs, seconds = sum(each for each, _ in known), sum(each for _, each in known)
         if not epochs:
             return found
-        going_on, finish = self._going_on(trials, shares), self._to_finish
+        (under_way, paused), finish = self._going_on(trials, shares), self._to_finish
+        to_come = [*paused, self._search.study.recipe.epochs] if another else paused
         waves = (
-            rungs_for(plan, study.recipe.epochs)[0]  # of one more candidate
-            + sum(going_on) / max(1, min(workers, len(going_on)))
-            + sum(finish.tries) / min(workers, max(1, len(finish.tries)))
-            + sum(sorted(finish.finalists, reverse=True)[::workers])
+            _longest(workers, under_way, to_come)
+            + _longest(workers, finish.tries)
+            + _longest(workers, finish.finalists)
             + self._company_epochs(trials) / workers
         )
-        timing = [each.seconds for each in timed if each.seconds is not None]
-        return found + max(TIMING_SECONDS, statistics.median(timing or [0.0])) + waves * seconds / epochs
+        return found + waves * seconds / epochs
 
     def _certifying_seconds(self, timed: Sequence[Timed]) -> float:
         """Forecast for certifying one winner. Each of its timing processes may wait for a quiet machine, or take as
@@ -125,6 +141,17 @@ class Deadline:
         if key not in self._timed:
             self._timed[key] = self._search.run.timed(trial)
         return self._timed[key]
+
+
+def _longest(workers: int, *groups: Sequence[int]) -> int:
+    """Epochs of the busiest worker if each training goes to the worker that is free first, group after group and the
+    longest of a group first. Workers do not share a training.
+    """
+    epochs = [0] * workers
+    for group in groups:
+        for each in sorted(group, reverse=True):
+            epochs[epochs.index(min(epochs))] += each
+    return max(epochs)
 
 
 def _each_has_one(trials: Sequence[Trial], shares: Shares) -> bool:

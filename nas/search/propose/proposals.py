@@ -6,15 +6,13 @@ import random
 from dataclasses import dataclass, replace
 
 import space
-from nas.errors import UnmeasuredError
 from nas.latency.budget import Budget
-from nas.latency.careful import time_one
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.runs.earlier import read_earlier
 from nas.runs.shares import Shares
-from nas.runs.steps import Step, before, begin_at, rungs_for, steps_of
+from nas.runs.steps import Step, before, begin_at, go_on_to, rungs_for, steps_of
 from nas.runs.trial import Origin, Rung, Trial
 from nas.runs.unreached import give_up, unreached
 from nas.runs.warm_start import read_warm_start
@@ -24,6 +22,7 @@ from nas.search.propose.guidance import Guidance
 from nas.search.propose.journal import Journal
 from nas.search.propose.limits import nothing_inside
 from nas.search.propose.outcomes import Trainings
+from nas.search.propose.promotions import best_paused, missing_finalists
 from nas.search.propose.sampler import Outcome
 from nas.search.propose.solving import Solved, Solver
 from nas.search.search import Candidate, Search, ahead_of
@@ -58,7 +57,8 @@ class Proposals:
     the same as one that was never interrupted (`nas.search.propose.guidance`).
 
     Candidates pause at rungs if the sampler supports that. The plan's number of trials is then an effort in whole
-    trainings; when it is spent, the best paused candidates go on to the end until there are enough finalists.
+    trainings; when it is spent, the best paused candidates go on to the end until there are enough finalists. With a
+    time limit they also go on where workers would idle.
 
     With several budgets each candidate is made for one of them, in turns (`nas.runs.shares`). A budget for which no
     new candidate is found is given up, and the others go on. In a search with a time limit, `deadline` decides when
@@ -71,7 +71,6 @@ class Proposals:
         """`table` is the latency table of the device that `meter` times on, if there was one when the run began."""
         plan = search.study.search
         self._search = search
-        self._meter = meter
         self._run = search.run
         self._plan = plan
         self._table = table
@@ -141,13 +140,15 @@ class Proposals:
     def waits(self) -> bool:
         """Whether the next candidate depends on trainings under way."""
         self._end_in_time()
+        if self._shares.closed and not self._unfinished:
+            return self._under_way >= self._search.workers.concurrent
         number = self._unfinished[0].last_number if self._unfinished else self._next_number()
         known = [step for step in before(self._in_order(), number, self._ahead) if step.trial.disturbed is None]
         if any(step.last and step.trial.architecture.key not in self._trainings.over for step in known):
             return True
-        under_way = self._trials.keys() - self._trainings.over
-        blind = self._deadline is not None and self._deadline.is_blind(self._in_order(), self._shares, len(under_way))
-        return bool(under_way) and not self._unfinished and (blind or not self._shares.proposes(self._in_order()))
+        trials, under_way = self._in_order(), self._under_way
+        blind = self._deadline is not None and self._deadline.is_blind(trials, self._shares, under_way)
+        return bool(under_way) and not self._unfinished and (blind or not self._shares.proposes(trials))
 
     def next(self) -> Trial | None:
         """The next candidate to train; None when the plan is done, or when the rest depends on trainings under way
@@ -158,8 +159,7 @@ class Proposals:
         if self._unfinished:
             return self._unfinished.pop(0)
         for name, budget in self._shares.seeds_left(self._in_order()):
-            trial = self._seed(name, budget)
-            if trial is not None:
+            if (trial := self._seed(name, budget)) is not None:
                 return trial
         while (turn := self._shares.turn(self._in_order())) is not None:
             origin, budget = turn
@@ -169,13 +169,16 @@ class Proposals:
                 if not (self._budgets.several or any(each.feasible and not each.failed for each in self._in_order())):
                     raise
                 self._give_up(budget, str(error))
-        if self._trials.keys() - self._trainings.over:  # `waits` counted on a candidate that was not found
+        if (trial := self._for_idle_worker()) is not None:
+            return trial
+        if self._under_way:  # `waits` counted on a candidate that was not found
             return None
         if not self._doubts_timed:
             self._doubts_timed = True
             self._time_doubted()
         if not self._unfinished:
-            self._unfinished = self._finalists_left()
+            left = missing_finalists(self._in_order(), self._shares, self._trainings)
+            self._unfinished = [self._resume(self._with_rung(trial, self._epochs)) for trial in left]
         return self._unfinished.pop(0) if self._unfinished else None
 
     def finished(self, trial: Trial, *, failed: str) -> None:
@@ -200,31 +203,27 @@ class Proposals:
         self._shares = self._shares.without(budget)
         self._search.console.gives_up(budget, reason, others=self._budgets.several)
 
-    def _finalists_left(self) -> list[Trial]:
-        """The best paused candidates, as many as finalists are missing for each budget, to be trained to the end: the
-        score at a low rung is not final.
+    def _for_idle_worker(self) -> Trial | None:
+        """The best paused candidate, to be trained to the end by a worker that would idle because no more candidates
+        are proposed. None where that would end the search later.
         """
-        steps = [step for step in steps_of(self._in_order()) if step.last]
-        going: list[Trial] = []
-        for budget in self._budgets:
-            left = [step.trial for step in steps if step.trial.feasible and not step.trial.failed]
-            left = self._shares.competing(left, budget)
-            paused = [trial for trial in left if len(self._trainings.curve(trial)) < self._epochs]
-            missing = self._plan.finalists - (len(left) - len(paused))
-            paused.sort(key=lambda trial: (-len(self._trainings.curve(trial)), -self._trainings.curve(trial)[-1]))
-            going += paused[: max(0, missing)]
-        return [self._resume(trial, self._epochs, guided=False) for trial in going]
+        if self._deadline is None or not self._shares.closed or self._under_way >= self._search.workers.concurrent:
+            return None
+        trials = self._in_order()
+        for paused in best_paused(trials, self._shares, self._trainings):
+            longer = self._with_rung(paused, self._epochs)
+            if self._deadline.has_room(trials, longer, self._shares):
+                self._resume(longer)
+                self._search.console.expects(self._deadline.epochs_left(self._in_order(), self._shares))
+                return longer
+        return None
 
     def _filling_at(self, milliseconds: float) -> Filling | None:
         budget = Budget(milliseconds=milliseconds, statistic=self._budgets.largest.statistic)
         return filling_of(budget, self._search.num_classes, self._table)
 
-    def _resume(self, trial: Trial, until: int, *, guided: bool) -> Trial:
-        """A paused candidate, to be trained on up to epoch `until`."""
-        begun = trial.rungs
-        if trial.stopped:  # an earlier version stopped it in the middle of its schedule
-            milliseconds, epochs = trial.budget_milliseconds, len(self._trainings.curve(trial))
-            begun = (Rung(epochs=epochs, number=trial.number, budget_milliseconds=milliseconds),)
+    def _with_rung(self, trial: Trial, until: int, *, guided: bool = False) -> Trial:
+        """A paused candidate with one more rung, at epoch `until`; `guided`: whether the sampler chose it."""
         rung = Rung(
             epochs=until,
             number=self._next_number(),
@@ -232,11 +231,19 @@ class Proposals:
             guided=guided,
             in_vain=self._guidance.in_vain if guided else None,
         )
-        trial = replace(trial, rungs=(*begun, rung), stopped=False)
+        return go_on_to(trial, rung, len(self._trainings.curve(trial)))
+
+    def _resume(self, trial: Trial) -> Trial:
+        """Record that a paused candidate goes on to its last rung."""
         self._trainings.goes_on(trial)
         self._record(trial)
         self._search.console.goes_on(trial)
         return trial
+
+    @property
+    def _under_way(self) -> int:
+        """Number of candidates in training or to be trained."""
+        return len(self._trials.keys() - self._trainings.over)
 
     def _in_order(self) -> list[Trial]:
         return sorted(self._trials.values(), key=lambda trial: trial.number)
@@ -252,20 +259,13 @@ class Proposals:
             if trial.origin == "pruned" or trial.failed or trial.latency is None:
                 continue
             budget = self._shares.bound(trial)
-            if not budget.doubts(trial.latency):
+            if not budget.doubts(trial.latency) or (again := self._solver.time_again(trial, budget)) is None:
                 continue
-            try:
-                again = time_one(self._meter, trial.architecture, within=self._search.study.latency_within)
-            except UnmeasuredError:
-                continue
-            latency = budget.likelier(trial.latency, again)
-            first = trial.disturbed or trial.latency
-            trial = replace(trial, latency=latency, feasible=budget.admits(latency), disturbed=first)
-            self._record(trial)
-            self._search.console.timed_again(trial)
-            if not self._trainings.settled(trial):
-                self._trainings.goes_on(trial)
-                self._unfinished.append(trial)
+            self._record(again)
+            self._search.console.timed_again(again)
+            if not self._trainings.settled(again):
+                self._trainings.goes_on(again)
+                self._unfinished.append(again)
 
     def _seed(self, name: str, budget: Budget) -> Trial | None:
         published = space.load(name)
@@ -310,7 +310,7 @@ class Proposals:
         for _ in range(MOST_ATTEMPTS):
             drawn = draw(budget, duplicates)
             if drawn.number is not None and (paused := self._paused(drawn, budget)) is not None:
-                resumed = self._resume(paused, drawn.until, guided=True)
+                resumed = self._resume(self._with_rung(paused, drawn.until, guided=True))
                 self._guidance.record_step(drawn.number, resumed.last_number)
                 return resumed
             solved = self._solver.solve(drawn.architecture, budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.errors import UnmeasuredError
 from nas.latency.budget import Budget
@@ -117,6 +117,19 @@ class Solver:
             first, reason = refused[0]
             return solved(first, None, None, f"cannot be timed: {reason}")
         return solved(filled.architecture, filled.latency, filled, "")
+
+    def time_again(self, trial: Trial, budget: Budget) -> Trial | None:
+        """A trial, judged by its budget, after one more measurement; its `disturbed` keeps the first one. None where
+        the target cannot time it now.
+        """
+        assert trial.latency is not None, "it was timed"
+        try:
+            again = time_one(self._meter, trial.architecture, within=self._search.study.latency_within)
+        except UnmeasuredError:
+            return None
+        latency = budget.likelier(trial.latency, again)
+        first = trial.disturbed or trial.latency
+        return replace(trial, latency=latency, feasible=budget.admits(latency), disturbed=first)
 
     def keep(self, solved: Solved) -> None:
         """Write down the measurements made for a network that becomes a candidate."""

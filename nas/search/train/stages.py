@@ -93,10 +93,12 @@ class Turns:
             if self.now.waits():
                 return True
             self._found = self.now.next()
-            if self._found is not None or not self._later:
+            if self._found is not None:
                 break
-            if self._under_way:
+            if self._under_way:  # after it the stage may have another job
                 return True
+            if not self._later:
+                break
             self.now = self._later.pop(0)()
         return False
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from nas.report.going import going_of
 from nas.runs.folder import SPENT, RunFolder
 from nas.runs.shares import Shares
 from nas.runs.spent import Spent, Stopwatch, forget_spent, spent_of
-from nas.runs.trial import PROGRESS, Epoch, Measured, Phase, Progress, Timed, Trial, append_epoch
+from nas.runs.trial import PROGRESS, Epoch, Measured, Phase, Progress, Rung, Timed, Trial, append_epoch
 from nas.search.console import Console
 from nas.search.finish.finishing import _has_room
 from nas.search.propose.deadline import Deadline
@@ -126,6 +127,109 @@ def test_what_paused_goes_on_to_the_end_when_nothing_more_is_proposed(
     epochs = sorted(len(search.run.progress(trial, "search").history) for trial in search.run.trials())
     assert epochs[0] < EPOCHS  # some paused, and stay so
     assert epochs[-2:] == [EPOCHS, EPOCHS]  # the finalists do not
+
+
+class Workers:
+    """Two workers on an invented clock, which record when candidates begin or go on, and when they end."""
+
+    def __init__(self, search: Search, meter: Measures, clock: Clock, epoch_seconds: float) -> None:
+        self.begun: list[tuple[Trial, float]] = []
+        self.ended: list[float] = []
+        self._search = search
+        self._clock = clock
+        self._epoch_seconds = epoch_seconds
+        self._source = Proposals(search, meter, None, Deadline(search, clock))
+
+    def work(self) -> None:
+        """Work until nothing is left to do."""
+        busy = self._fed([])
+        while busy:
+            busy.sort(key=lambda each: each[0])
+            self._clock.seconds, trial = busy.pop(0)
+            if self._train_epoch(trial) < trial.until(EPOCHS):
+                busy.append((self._clock.seconds + self._epoch_seconds, trial))
+            else:
+                self.ended.append(self._clock.seconds)
+                self._source.finished(trial, failed="")
+            busy = self._fed(busy)
+
+    def _fed(self, busy: list[tuple[float, Trial]]) -> list[tuple[float, Trial]]:
+        """Trainings under way, with more as long as a worker is free; each with the end of its next epoch."""
+        while len(busy) < 2 and not self._source.waits() and (trial := self._source.next()) is not None:
+            self.begun.append((trial, self._clock.seconds))
+            busy.append((self._clock.seconds + self._epoch_seconds, trial))
+        return busy
+
+    def _train_epoch(self, trial: Trial) -> int:
+        run = self._search.run
+        epoch = len(run.progress(trial, "search").history) + 1
+        miou = random.Random(trial.architecture.key).random()
+        scores = Scores(miou=miou, class_iou=(miou,) * 11, pixel_accuracy=miou)
+        append_epoch(
+            run.phase_path(trial, "search"),
+            Epoch(epoch=epoch, epochs=EPOCHS, loss=1.0, seconds=self._epoch_seconds, scores=scores),
+        )
+        return epoch
+
+
+def test_at_the_end_no_worker_idles_and_nothing_begins_that_could_not_be_trained_to_the_end(
+    tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
+) -> None:
+    """All draws pause after their first epoch; the best of them go on when there is no time for another draw."""
+    asked = study(3.0, guided_trials=1)
+    asked = replace(asked, search=replace(asked.search, sampler="surrogate", finish_epochs=0, finalists=1))
+    search = search_of(RunFolder.create(tmp_path / "run", asked))
+    search = replace(search, workers=replace(search.workers, concurrent=2))
+    seconds, limit = 9.0, 60 * 3 - (20 + 3 * 12)
+    with Clock(search.run) as clock:
+        workers = Workers(search, arithmetic, clock, seconds)
+        workers.work()
+    trials = search.run.trials()
+    assert max(workers.ended) <= limit
+    new = [at for trial, at in workers.begun if len(trial.rungs) < 2]
+    assert max(new) + EPOCHS * seconds <= limit
+    went_on = [trial for trial, _ in workers.begun if len(trial.rungs) > 1]
+    assert 2 <= len(went_on) < len(trials) - 1, "others stay paused"
+    assert not any(trial.rungs[-1].guided for trial in went_on)
+    epochs = sum(len(search.run.progress(trial, "search").history) for trial in trials)
+    assert epochs * seconds > 2 * (limit - (EPOCHS - 1) * seconds), "nothing more could have gone on"
+    with Clock(search.run) as clock:
+        assert spent_of(search.run).closes(asked.search)
+        again = Workers(search, arithmetic, clock, seconds)
+        again.work()
+    assert (again.begun, search.run.trials()) == ([], trials)
+
+
+def test_what_paused_goes_on_beside_others_where_it_ends_in_time_or_before_them(trained: Search) -> None:
+    run, (whole,) = trained.run, trained.run.trials()
+    search = replace(trained, workers=replace(trained.workers, concurrent=2))
+    shares = Shares.of(search.study, search.budgets)
+
+    def candidate(number: int, name: str, epochs: Sequence[int], done: int) -> Trial:
+        rungs = tuple(
+            Rung(epochs=each, number=number + place, budget_milliseconds=5.0) for place, each in enumerate(epochs)
+        )
+        trial = replace(whole, number=number, architecture=space.load(name), rungs=rungs)
+        run.write_trial(trial)
+        train(run, trial, "search", done, EPOCHS)
+        return trial
+
+    known = [whole, candidate(2, "erfnet-encoder", (), EPOCHS)]
+    going = candidate(3, "ndnet29-fcn32", (1, EPOCHS), 1)
+    paused = replace(going, rungs=going.rungs[:1])
+
+    def has_room(others: Sequence[Trial], seconds: float) -> bool:
+        (run.root / SPENT).unlink(missing_ok=True)
+        with Clock(run) as clock:
+            clock.seconds = seconds
+            return Deadline(search, clock).has_room([*known, paused, *others], going, shares)
+
+    left = 300 - (20 + 3 * 12) - FINISH * 5  # of two finalists, side by side
+    assert (has_room([], left - 3 * 5), has_room([], left - 3 * 5 + 1)) == (True, False)
+    longer, shorter = (candidate(5, "ndnet45-ende", (1, EPOCHS), done) for done in (1, 2))
+    assert not has_room([shorter], left), "its two epochs would be over before"
+    train(run, longer, "search", 1, EPOCHS)
+    assert has_room([longer], left), "whose three epochs take as long"
 
 
 def test_there_is_a_candidate_however_little_time_there_is(

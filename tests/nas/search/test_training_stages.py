@@ -39,12 +39,17 @@ def test_a_stage_begins_when_all_before_it_has_ended() -> None:
 
 def test_a_stage_may_wait_for_itself() -> None:
     known = False
-    jobs: Any = iter(["a"])
+    jobs: Any = iter(["a", None, "b"])
     waiting = Jobs(next=lambda: next(jobs, None), epoch=print, end=print, waits=lambda: not known)
     turns = Turns([lambda: waiting])
     assert turns.waits()
     known = True
     assert not turns.waits()
     assert turns.next() == "a"  # type: ignore[comparison-overlap]
+    assert turns.waits(), "the last stage too may have another job when this one has ended"
+    turns.end("a", 1, "")  # type: ignore[arg-type]
+    assert not turns.waits()
+    assert turns.next() == "b"  # type: ignore[comparison-overlap]
+    turns.end("b", 1, "")  # type: ignore[arg-type]
     assert not turns.waits()
     assert turns.next() is None
