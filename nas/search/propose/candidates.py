@@ -1,4 +1,4 @@
-"""Points of a space that a sampler compares: random draws, and mutations of the best points so far.
+"""Points of a space that a sampler compares: random draws, and changes of the best points so far.
 
 Where the run has a latency table, hundreds of points are compared at the width that is estimated to fill the budget,
 before any is measured. Points that no width brings inside the budget are left out, and so are random draws that take
@@ -31,6 +31,10 @@ from space.scale import NARROWEST, scale_width
 DRAWS = 80
 MUTATIONS = 120
 MOST_CHANGES = 3  # answers changed in a mutation
+# Answers that shape the whole network. Mutations rarely change one of them alone, although in three searches on CamVid
+# such changes of the best networks brought the large gains.
+KINDS = ("block", "stem.kind", "decoder", "label_stride")
+CHANGED = 2  # best points whose KINDS are changed; as many random draws are left out
 FACTORS = (1.0, 4.0, 16.0)  # on the width, estimated after NARROWEST until one is over the budget
 POWER = 1.7  # latency rises about linearly with the width factor to this power
 # Random draws take at most this share of the budget at their narrowest, by estimate; others have no room to be widened.
@@ -98,12 +102,14 @@ class SpaceQuestions:
         return self._space.choose(ask)
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> list[Genotype]:
-        """Random draws with room to be widened, the `best` points, and mutations of these. The best points may come
-        from other runs or budgets, so that they are candidates here too.
+        """Random draws with room to be widened, the `best` points, the first of these with every other answer to one of
+        `KINDS`, and mutations of all best points. The best points may come from other runs or budgets, so that they are
+        candidates here too.
         """
-        drawn: list[Genotype] = [draw(self._space, rng)[1] for _ in range(DRAWS)]
+        others = [each for parent in best[:CHANGED] for each in self._other_kinds(parent, rng)]
+        drawn: list[Genotype] = [draw(self._space, rng)[1] for _ in range(DRAWS - len(others))]
         roomy = [each for each in drawn if self._at_narrowest(key(each)) <= MOST_AT_NARROWEST]
-        found = [*(roomy or drawn), *best]
+        found = [*(roomy or drawn), *best, *others]
         for index in range(MUTATIONS if best else 0):
             with contextlib.suppress(ArchitectureError):  # narrow ranges may leave a question without options
                 found.append(self._mutated(best[index % len(best)], rng))
@@ -128,6 +134,36 @@ class SpaceQuestions:
     def _built(self, answers: _Answers) -> Architecture:
         point = dict(answers)
         return self._space.choose(lambda name, options: point[name] if point.get(name) in options else options[0])
+
+    def _other_kinds(self, parent: Genotype, rng: random.Random) -> list[Genotype]:
+        """The parent with every other answer to one of `KINDS`. New questions, and answers that became impossible, are
+        drawn.
+        """
+        offered: dict[str, Sequence[Choice]] = {}
+
+        def note(name: str, options: Sequence[Choice]) -> Choice:
+            offered[name] = options
+            return parent[name] if parent.get(name) in options else options[0]
+
+        self._space.choose(note)
+        found: list[Genotype] = []
+        for name in KINDS:
+            for option in offered.get(name, ()):
+                if option != parent.get(name):
+                    with contextlib.suppress(ArchitectureError):  # narrow ranges may leave a question without options
+                        found.append(self._completed({**parent, name: option}, rng))
+        return found
+
+    def _completed(self, wanted: Genotype, rng: random.Random) -> Genotype:
+        """A point with the wanted answers as far as they are possible; the others are drawn."""
+        answers: dict[str, Choice] = {}
+
+        def ask(name: str, options: Sequence[Choice]) -> Choice:
+            answers[name] = wanted[name] if wanted.get(name) in options else rng.choice(options)
+            return answers[name]
+
+        self._space.choose(ask)
+        return answers
 
     def _mutated(self, parent: Genotype, rng: random.Random) -> Genotype:
         """The parent with a few answers changed. New questions, and answers that became impossible, are drawn."""

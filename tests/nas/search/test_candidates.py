@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -25,7 +26,7 @@ from nas.search.propose.candidates import (
 from nas.search.propose.sampler import Outcome
 from space import Space
 from space.axes import searched
-from space.choices import Genotype
+from space.choices import Choice, Genotype
 from space.scale import scale_width
 
 CLASSES = 11
@@ -96,6 +97,40 @@ def test_where_nothing_has_room_what_takes_least_is_drawn(table: LatencyTable, m
     takes = [hopeless.at_narrowest(draw(SPACE, drawing)[0]) for _ in range(5)]
     found, _ = draw(SPACE, random.Random(0), hopeless)
     assert hopeless.at_narrowest(found) == min(takes) > 1
+
+
+def test_every_other_kind_of_the_two_best_is_compared() -> None:
+    """Every other block, stem, decoder and size of labels that is possible, with the other answers kept if possible."""
+    kinds = ("block", "stem.kind", "decoder", "label_stride")
+    best = [draw(SPACE, random.Random(seed))[1] for seed in range(3)]
+    found = SpaceQuestions(SPACE, (1.0,), None).around(best, random.Random(0))
+    checked = 0
+    for parent in best[:2]:
+        offered = options_on_the_way(parent)
+        for name in kinds:
+            for option in offered[name]:
+                same = {
+                    each: parent[each]
+                    for each in kinds
+                    if parent[each] in options_on_the_way({**parent, name: option})[each]
+                }
+                expected = {**same, name: option}
+                assert any(expected.items() <= each.items() for each in found), expected
+                checked += 1
+    assert checked > 30
+    assert len(found) < 210, "as many as without"
+
+
+def options_on_the_way(point: Genotype) -> dict[str, Sequence[Choice]]:
+    """The options of each question, where the others are answered as in a point as far as possible."""
+    offered: dict[str, Sequence[Choice]] = {}
+
+    def ask(name: str, options: Sequence[Choice]) -> Choice:
+        offered[name] = options
+        return point[name] if point.get(name) in options else options[0]
+
+    SPACE.choose(ask)
+    return offered
 
 
 def test_facts_are_those_of_the_network_that_fills_the_budget(table: LatencyTable) -> None:
