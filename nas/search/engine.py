@@ -194,10 +194,7 @@ def _opening_notes(search: Search) -> None:
         console.step(f"begin   with {inside} of {kept.count} networks that were trained on {kept.trained_on}")
     for name in study.search.seeds:
         if points.closest_genotype(space.load(name)) is None:
-            console.step(
-                f"note    {name} has no close match in the study's space: it is trained fully but not shown to the "
-                "sampler"
-            )
+            console.step(f"note    {name} has no close match in the study's space: it is not shown to the sampler")
     proposed = [trial for trial in run.trials() if trial.genotype and trial.origin != "seed"]
     if outside := sum(trial.answers_in(points) is None for trial in proposed):
         console.step(

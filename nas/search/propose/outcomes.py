@@ -36,6 +36,10 @@ class Trainings:
         done = len(self.curve(trial))
         return done >= trial.until(self._epochs) or (trial.stopped and done > 0)
 
+    def is_over(self, step: Step) -> bool:
+        """Whether the training of a step ended or paused."""
+        return not step.last or step.trial.architecture.key in self.over
+
     def outcome(self, step: Step) -> Outcome:
         """The result of the training of a step, without violations of budgets."""
         curve = self.curve(step.trial)[: step.until(self._epochs)]

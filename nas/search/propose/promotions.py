@@ -1,4 +1,4 @@
-"""Decides which paused candidates go on to the end when no more are proposed: the score at a low rung is not final."""
+"""Decides which paused candidates go on to the end without the sampler: the score at a low rung is not final."""
 
 from __future__ import annotations
 
@@ -6,8 +6,36 @@ from collections.abc import Sequence
 
 from nas.latency.budget import Budget
 from nas.runs.shares import Shares
+from nas.runs.steps import Step
 from nas.runs.trial import Trial
 from nas.search.propose.outcomes import Trainings
+
+BEST_SEEDS = 2  # seeds of a budget that go on although the sampler does not know them
+
+
+def seed_to_go_on(trials: Sequence[Trial], known: Sequence[Step], shares: Shares, trainings: Trainings) -> Trial | None:
+    """A paused seed outside the space, which the sampler therefore does not know, if it is among the best seeds of its
+    budget after their first rung. None until the first rungs of all these seeds are among the `known` steps.
+    """
+    numbers = {step.number for step in known}
+    for budget in shares.budgets if shares.turn(trials) is not None else ():
+        seeds = [
+            trial for trial in trials if trial.origin == "seed" and trial.feasible and shares.home(trial) == budget
+        ]
+        if any(trial.number not in numbers for trial in seeds):
+            continue
+        scores = {trial.number: score for trial in seeds if (score := _first_score(trial, trainings)) is not None}
+        best = sorted(scores, key=lambda number: -scores[number])[:BEST_SEEDS]
+        for trial in seeds:
+            if trial.number in best and len(trial.rungs) == 1 and not (trial.genotype or trial.failed):
+                return trial
+    return None
+
+
+def _first_score(trial: Trial, trainings: Trainings) -> float | None:
+    """mIoU at the end of a candidate's first rung; None where it has no rung, or did not reach it."""
+    curve = trainings.curve(trial)
+    return curve[trial.rungs[0].epochs - 1] if trial.rungs and len(curve) >= trial.rungs[0].epochs else None
 
 
 def missing_finalists(trials: Sequence[Trial], shares: Shares, trainings: Trainings) -> list[Trial]:

@@ -22,7 +22,7 @@ from nas.search.propose.guidance import Guidance
 from nas.search.propose.journal import Journal
 from nas.search.propose.limits import nothing_inside
 from nas.search.propose.outcomes import Trainings
-from nas.search.propose.promotions import best_paused, missing_finalists
+from nas.search.propose.promotions import best_paused, missing_finalists, seed_to_go_on
 from nas.search.propose.sampler import Outcome
 from nas.search.propose.solving import Solved, Solver
 from nas.search.search import Candidate, Search, ahead_of
@@ -89,13 +89,12 @@ class Proposals:
         # A run that was begun for another budget counts as one for several: its candidates fill the earlier budget.
         made_for = {step.trial.budget_milliseconds for step in steps_of(self._in_order())}
         apart = len(made_for | {budget.milliseconds for budget in self._budgets}) > 1
-        rungs = rungs_for(plan, self._epochs)
         sampler = sampler_of(
             self._space,
             kind=plan.sampler,
             startup=STARTUP,
             seed=plan.seed,
-            rungs=tuple(each / self._epochs for each in rungs),
+            rungs=tuple(each / self._epochs for each in rungs_for(plan, self._epochs)),
             filling=filling_of(self._budgets.largest, search.num_classes, table),
             filling_at=self._filling_at if apart else None,
         )
@@ -120,8 +119,7 @@ class Proposals:
         self._doubts_timed = False
         self._guidance.replay(self._in_order(), given_up if self._budgets.several else {})
         self._journal = Journal(search.run, self._space, self._last_outcome, search.console.step)
-        steps = steps_of(self._in_order())
-        over = [step for step in steps if not step.last or step.trial.architecture.key in self._trainings.over]
+        over = (step for step in steps_of(self._in_order()) if self._trainings.is_over(step))
         self._journal.hold_to(step.as_it_ended for step in over)
 
     def _learn_earlier_runs(self) -> None:
@@ -144,15 +142,14 @@ class Proposals:
             return self._under_way >= self._search.workers.concurrent
         number = self._unfinished[0].last_number if self._unfinished else self._next_number()
         known = [step for step in before(self._in_order(), number, self._ahead) if step.trial.disturbed is None]
-        if any(step.last and step.trial.architecture.key not in self._trainings.over for step in known):
+        if not all(map(self._trainings.is_over, known)):
             return True
         trials, under_way = self._in_order(), self._under_way
         blind = self._deadline is not None and self._deadline.is_blind(trials, self._shares, under_way)
         return bool(under_way) and not self._unfinished and (blind or not self._shares.proposes(trials))
 
     def next(self) -> Trial | None:
-        """The next candidate to train; None when the plan is done, or when the rest depends on trainings under way
-        after all, so that it `waits`.
+        """The next candidate to train; None when the plan is done or the rest depends on trainings under way.
 
         Raises: BudgetError when, with a single budget, no draw can be brought inside it and no candidate was before.
         """
@@ -161,6 +158,9 @@ class Proposals:
         for name, budget in self._shares.seeds_left(self._in_order()):
             if (trial := self._seed(name, budget)) is not None:
                 return trial
+        known = before(self._in_order(), self._next_number(), self._ahead)
+        if (trial := seed_to_go_on(self._in_order(), known, self._shares, self._trainings)) is not None:
+            return self._resume(self._with_rung(trial, self._epochs))
         while (turn := self._shares.turn(self._in_order())) is not None:
             origin, budget = turn
             try:
@@ -281,7 +281,7 @@ class Proposals:
             genotype=genotype,
             parent=name,
         )
-        return self._admit(candidate, budget, solved, self._first if genotype else self._epochs)
+        return self._admit(candidate, budget, solved, self._first)
 
     def _share_seed(self, seed: Trial, budget: Budget) -> Trial | None:
         """Count a seed for one more budget, where its width cannot be made other than for an earlier one. Returns it if
@@ -292,7 +292,7 @@ class Proposals:
             return None
         also = (*seed.also_milliseconds, seed.budget_milliseconds)
         seed = replace(seed, budget_milliseconds=budget.milliseconds, also_milliseconds=also, feasible=True)
-        seed = begin_at(seed, self._epochs, self._first if seed.genotype else self._epochs)
+        seed = begin_at(seed, self._epochs, self._first)
         self._trainings.goes_on(seed)
         self._record(seed)
         return seed

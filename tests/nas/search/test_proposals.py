@@ -147,13 +147,14 @@ def test_a_budget_that_no_draw_can_meet_ends_with_the_lowest_latency_seen(tmp_pa
 def test_narrow_ranges_bind_what_is_asked_before_them(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:
-    """Only some blocks can be sums of paths: whatever is drawn has some, and a seed is told by its nearest answers."""
+    """Only some blocks can be sums of paths: every draw has one, and a seed that has none is outside the space."""
     narrow = {"stages": (2,), "stage.depth": (1, 2), "rep": (True,)}
     asked = replace(study(seeds=("erfnet-encoder",), random_trials=1, guided_trials=1), space=narrow)
     run = RunFolder.create(tmp_path / "run", asked)
     given = all_of(run, Proposals(search_of(run), SlowBranches(invented), None))
-    assert [trial.origin for trial in given] == ["seed", "random", "guided"]
-    assert all(trial.genotype for trial in given)
+    assert [(trial.origin, bool(trial.genotype)) for trial in given] == [
+        ("seed", False), ("random", True), ("guided", True),
+    ]  # fmt: skip
     assert all(trial.architecture.rep for trial in given[1:])
 
 
@@ -187,8 +188,8 @@ def test_what_pauses_goes_on_and_finalists_are_trained_to_the_end(
     assert len(whole) >= 4
     assert len(whole) < len(trials), "the others pause"
     assert all(len(run.progress(trial, "search").history) == trial.until(4) for trial in trials)
-    guided = sum(rung.guided for trial in trials for rung in trial.rungs[1:])
-    spent = len(trials) + 3 * guided
+    steps = [rung for trial in trials for rung in trial.rungs[1:] if rung.guided or trial.origin == "seed"]
+    spent = len(trials) + 3 * len(steps)
     assert 20 <= spent < 24, "the effort of five whole trainings, the last step begun within it"
     assert pretend_rungs(run, Proposals(search_of(run), SlowBranches(invented), None), 4) == [], "all is done"
 
@@ -227,6 +228,44 @@ def test_the_first_guided_candidate_is_chosen_by_the_model(
     assert [bool(trial.genotype) for trial in given[:4]] == [True, True, True, False]
     assert len(given) == 13
     assert dict(given[-1].genotype) in compared
+
+
+@pytest.mark.parametrize(("scores", "whole"), [((0.3, 0.2, 0.1), False), ((0.3, 0.1, 0.2), True)])
+def test_a_seed_that_the_space_does_not_hold_goes_on_if_it_is_among_the_two_best(
+    scores: tuple[float, float, float],
+    whole: bool,
+    tmp_path: Path,
+    invented: Invented,
+    search_of: Callable[[RunFolder], Search],
+    rigid: Callable[[Search, Latency], Solver],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sampler cannot propose it. It goes on, or stays paused, once the first rungs of all seeds are known."""
+    seeds = ("ndnet45-ende", "swiftnet-rn18", "ddrnet23-slim")
+    asked = replace(study(seeds=seeds, random_trials=4, guided_trials=1), space={})
+    run = RunFolder.create(tmp_path / "run", replace(asked, recipe=replace(asked.recipe, epochs=4)))
+    search = search_of(run)
+    search = replace(search, workers=replace(search.workers, concurrent=2))
+    source = Proposals(search, SlowBranches(invented), None)
+    monkeypatch.setattr(source, "_solver", rigid(search, invented(9.0)))
+    given: list[Trial] = []
+    for number in range(1, 7):
+        assert not source.waits()
+        trial = source.next()
+        assert trial is not None
+        given.append(trial)
+        if number > 2:
+            ended = given[-3]
+            miou = dict(zip(seeds, scores, strict=True)).get(ended.parent, 0.15)
+            for epoch in range(len(run.progress(ended, "search").history) + 1, ended.until(4) + 1):
+                found = Scores(miou=miou, class_iou=(miou,) * CLASSES, pixel_accuracy=miou)
+                record = Epoch(epoch=epoch, epochs=4, loss=1.0, seconds=1.0, scores=found)
+                append_epoch(run.phase_path(ended, "search"), record)
+            source.finished(ended, failed="")
+    assert [trial.until(4) for trial in given[:5]] == [1] * 5
+    assert [bool(trial.genotype) for trial in given[:3]] == [True, True, False]
+    last = given[-1]
+    assert (last.parent, last.until(4)) == (("ddrnet23-slim", 4) if whole else ("", 1))
 
 
 def test_what_an_earlier_version_stopped_can_go_on(
