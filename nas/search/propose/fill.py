@@ -235,7 +235,9 @@ class _Tries:
         return (max(inside, key=lambda each: each.use) if inside else min(left, key=lambda each: each.use)).choice
 
     def _next(self) -> _Choice | None:
-        """The choice that is estimated to fill the budget best; None where all candidates were measured already."""
+        """The choice that is estimated to fill the budget best, inside it if possible; None where all were measured
+        already, or where one is confirmed inside and all others are estimated to be over.
+        """
         known = self._known
         correction = self._correction(known)
         lowest, highest = self._between(known)
@@ -253,7 +255,11 @@ class _Tries:
         )
         if not self._sure:
             return next(choices, None)
-        return min(choices, key=lambda choice: self._misses(choice, correction), default=None)
+        found = list(choices)
+        inside = [each for each in found if self._estimated_use(each.architecture, correction) <= 1]
+        if not inside and any(each.use <= SAFE for each in self._sure):
+            return None
+        return min(inside or found, key=lambda choice: self._misses(choice, correction), default=None)
 
     def _misses(self, choice: _Choice, correction: _Correction) -> float:
         """The estimated distance of a choice from the wanted share of the budget."""
