@@ -123,7 +123,7 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} goes with --at labels")
     if options.out is not None:
         output.require_folder(options.out)  # before anything is scored
-        output.require_replaceable(Path(options.out), MARKS, "evaluate")
+        output.require_replaceable(Path(options.out), MARKS, "evaluate", table=EVALUATION)
 
 
 def _seen(options: argparse.Namespace, trained: Trained, size: tuple[int, int]) -> DataSeen | None:

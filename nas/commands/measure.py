@@ -114,7 +114,8 @@ def run(options: argparse.Namespace) -> Verdict | None:
     if options.out:  # names are written to files there
         for name in architectures:
             require_utf8(name)
-        output.require_replaceable(Path(options.out), _marks(options), "measure")
+        marks = _marks(options)
+        output.require_replaceable(Path(options.out), marks, "measure", table=next(iter(marks)))
     terms = certified.measured_as_certified(options, given)
     size, classes, within = common.input_size(options.input), common.class_count(options), common.within(options)
     processes = _processes(options)

@@ -186,6 +186,8 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     try:
         return RunFolder.claim(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), study
     except OSError as error:
+        if error.errno not in output.NOT_WRITABLE:
+            raise
         raise output.unwritable(Path("runs"), error) from None
 
 

@@ -116,9 +116,9 @@ def _print_broken() -> None:
     ready = candidates()
     for texts in DEPLOYMENT:
         targets = [Target.parse(text) for text in texts]
-        for runtime, reason in {target.runtime: runtimes.broken(target) for target in targets}.items():
-            if reason is not None:
-                print(f"left out: {runtime}: {reason}", file=sys.stderr)
+        reasons = {target.runtime: reason for target in targets if (reason := runtimes.broken(target)) is not None}
+        for runtime, reason in reasons.items():
+            print(f"left out: {runtime}: {reason}", file=sys.stderr)
         if not set(targets).isdisjoint(ready):
             return
 

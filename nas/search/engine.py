@@ -116,8 +116,13 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             deadline = Deadline(search, stopwatch) if search.study.search.minutes else None
             proposals = Proposals(search, timing, table, deadline)
             plan, budgets = search.study.search, len(search.study.asked)
-            finishing = with_more_threads(search, nodes, budgets * plan.finalists + len(plan.company))
-            pruning = with_more_threads(search, nodes, budgets * plan.pruned)
+
+            def later(trainings: int) -> Search:  # nodes of a cluster may be lost by then
+                now = resources_of_nodes() if address else nodes
+                return with_more_threads(search, now, max(trainings, len(plan.tried_epochs)))
+
+            most = budgets * plan.finalists + len(plan.company)
+            finishing, pruning = later(most), later(budgets * plan.pruned)
             if not address:  # started after the timings above, which it would disturb
                 session.enter_context(own_ray(search.workers, finishing.workers, pruning.workers))
             with live_report(run) as report:
@@ -129,10 +134,10 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 stages = [lambda: candidates(search, proposals)]
                 if finishing.workers != search.workers:  # these need processes of their own
                     train(search, stages, ended, timing.halt)
+                    finishing, stages = later(most), []
                     search.console.step(f"train   {finishing.workers}, now that no more candidates are proposed")
-                    stages = []
                 train(finishing, [*stages, *last_stages(finishing)], ended, timing.halt)
-                prune_company(pruning, timing, table, ended)
+                prune_company(later(budgets * plan.pruned), timing, table, ended)
         certificates = certify_each(search, functools.partial(certifier_of, patience_seconds=patience), stopwatch)
     if left := gather_winners(run, search.study):
         search.console.step(f"note    {left}")

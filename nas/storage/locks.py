@@ -6,8 +6,6 @@ import errno
 import fcntl
 import tempfile
 
-from nas.errors import HaltedError
-
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """Error numbers of file systems without locks."""
 
@@ -22,6 +20,8 @@ def lock_under_tmpdir(descriptor: int, kind: int) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        from nas.errors import HaltedError  # with the whole package `space`, which a guard process does not need
+
         raise HaltedError(
             f"expected a temporary folder whose files can be locked, got {tempfile.gettempdir()} ({error.strerror}); "
             "set TMPDIR to a folder on a local disk"

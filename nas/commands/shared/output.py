@@ -86,20 +86,23 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
             raise UserError(f"--out: {path} is certified by {out.parent / CERTIFICATE}; give another file")
 
 
-def require_replaceable(folder: Path, marks: Mapping[str, str], command: str) -> None:
+def require_replaceable(folder: Path, marks: Mapping[str, str], command: str, *, table: str = "") -> None:
     """Check that `nas COMMAND` would replace only its own files in a folder. `marks`: for the name of each file that it
-    writes, a text near the beginning that identifies such a file.
+    writes, a text near the beginning that identifies such a file. If the file called `table` has its mark, so do the
+    others: the pictures of earlier versions have none.
 
     Raises: UserError for the first existing file without its mark.
     """
     from space.errors import UserError
 
+    if table and _begins_with(folder / table, marks[table]):
+        return
     for name, mark in marks.items():
         path = folder / name
         if os.path.lexists(path) and not _begins_with(path, mark):
             raise UserError(
-                f"--out: expected no {path}, or one that `nas {command}` wrote, got another file, which would be "
-                "lost; give another folder"
+                f"--out: expected no {path}, or one that this version of `nas {command}` wrote, got another file, "
+                "which would be lost; remove it, or give another folder"
             )
 
 

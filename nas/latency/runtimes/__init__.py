@@ -41,7 +41,7 @@ from nas.latency.machine import device
 from nas.latency.machine.watch import THIS_MACHINE, Watch
 from nas.latency.target import Target
 from space import extensions
-from space.errors import nearest
+from space.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,6 +152,8 @@ def broken(target: Target) -> str | None:
     try:
         if runtime.available(target) is None:
             runtime.versions()
+    except UserError:  # the runtime's own answer
+        raise
     except Exception as error:  # a broken library may raise anything, for example a TypeError with another protobuf
         if is_shortage(error):
             raise

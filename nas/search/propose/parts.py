@@ -56,12 +56,13 @@ def adjusted(
         milliseconds = np.add.outer(milliseconds, [change.milliseconds for change in found]).ravel()
         computed = np.add.outer(computed, [change.multiply_adds for change in found]).ravel()
     low, high = EQUAL
-    likeliest = np.flatnonzero((milliseconds >= low * wanted) & (milliseconds <= high * wanted))
-    likeliest = likeliest[np.argsort(-computed[likeliest], kind="stable")]
-    if not len(likeliest):
-        likeliest = np.argsort(np.abs(milliseconds - wanted), kind="stable")
+    equal = np.flatnonzero((milliseconds >= low * wanted) & (milliseconds <= high * wanted))
+    fullest = equal[np.argsort(-computed[equal], kind="stable")][:LIKELIEST]
+    nearest = np.argsort(np.abs(milliseconds - wanted), kind="stable")[:LIKELIEST]
     best, least = architecture, (math.inf, 0)
-    for index in likeliest[:LIKELIEST]:
+    for number, index in enumerate((*fullest, *nearest)):
+        if number >= len(fullest) and least[0] == 0:  # the nearest are for changes that add up to something else
+            break
         places = np.unravel_index(index, [len(found) for found in changes])
         with contextlib.suppress(ArchitectureError):
             tried = architecture

@@ -82,7 +82,7 @@ def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pic
 def test_an_evaluation_replaces_only_files_of_an_evaluation(nas, trained, pictures, tmp_path, name):
     words = ("evaluate", trained, "--data", f"folder:{pictures}", "--out", tmp_path)
     (tmp_path / name).write_text("mine")
-    assert f"expected no {tmp_path / name}, or one that `nas evaluate` wrote" in nas(*words).refusal()
+    assert f"expected no {tmp_path / name}, or one that this version of `nas evaluate` wrote" in nas(*words).refusal()
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "mine"}
     (tmp_path / name).unlink()
     for _ in range(2):

@@ -108,7 +108,7 @@ def test_only_pictures_of_its_own_are_replaced(nas, trained, own_pictures):
     before = {file: file.read_bytes() for file in labels.iterdir()}
     (labels / "0.png").unlink()  # the first would be new
     told = nas("predict", trained, *sorted(images.iterdir()), "--labels", "--out", labels).refusal()
-    assert f"expected no {labels / '1.png'}, or one that `nas predict` wrote, got another file" in told
+    assert f"expected no {labels / '1.png'}, or one that this version of `nas predict` wrote, got another file" in told
     assert {file: file.read_bytes() for file in labels.iterdir()} == {
         file: data for file, data in before.items() if file.name != "0.png"
     }
