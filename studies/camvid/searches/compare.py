@@ -263,6 +263,8 @@ def draw(networks: Sequence[Network], file: Path) -> None:
     for budget in budgets_of(networks):
         axes.axvline(budget, color=LIGHT["soft"], linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
+    axes.set_xticks([2, 5, 10, 20, 50], labels=["2", "5", "10", "20", "50"])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel(f"milliseconds, {TARGET}, {SIZE[0]}x{SIZE[1]}")
     axes.set_ylabel("mIoU on CamVid's validation images, %")
     axes.grid(color=LIGHT["line"])
