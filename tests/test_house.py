@@ -259,7 +259,7 @@ def test_only_known_names_at_the_top() -> None:
 
 
 def test_only_text_and_nothing_large_is_tracked_but_the_weights_of_winners() -> None:
-    winners = re.compile(r"studies/[\w-]+/winners/[\w-]+/(weights\.safetensors|model\.onnx)")
+    winners = re.compile(r"studies/[\w-]+/winners/[\w.-]+/(weights\.safetensors|model\.onnx)")
     sizes = {path: file.stat().st_size for path in git("ls-files", "-z") if (file := ROOT / path).is_file()}
     large = [path for path, size in sizes.items() if size > (10_000_000 if winners.fullmatch(path) else 500_000)]
     assert large == []

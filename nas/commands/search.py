@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 from typing import TYPE_CHECKING
 
@@ -186,7 +187,7 @@ def _new(options: argparse.Namespace) -> tuple[RunFolder, Study]:
     try:
         return RunFolder.claim(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"), study
     except OSError as error:
-        if error.errno not in output.NOT_WRITABLE:
+        if error.errno == errno.ENOSPC:  # another folder on the same disk would not help
             raise
         raise output.unwritable(Path("runs"), error) from None
 
