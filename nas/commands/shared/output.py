@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 """Error numbers of folders and disks that cannot be written to; that of a full disk is not among them."""
+PICTURES = (".png", ".svg")
 MARKED_BYTES = 4096  # bytes at the beginning of a file that are searched for its mark
 
 
@@ -88,18 +89,17 @@ def require_own_files(paths: Sequence[Path], suffix: str) -> None:
 
 def require_replaceable(folder: Path, marks: Mapping[str, str], command: str, *, table: str = "") -> None:
     """Check that `nas COMMAND` would replace only its own files in a folder. `marks`: for the name of each file that it
-    writes, a text near the beginning that identifies such a file. If the file called `table` has its mark, so do the
-    others: the pictures of earlier versions have none.
+    writes, a text near the beginning that identifies such a file. Pictures of earlier versions have none: they count
+    as the command's own if the file called `table` is.
 
     Raises: UserError for the first existing file without its mark.
     """
     from space.errors import UserError
 
-    if table and _begins_with(folder / table, marks[table]):
-        return
+    vouched_for = PICTURES if table and _begins_with(folder / table, marks[table]) else ()
     for name, mark in marks.items():
         path = folder / name
-        if os.path.lexists(path) and not _begins_with(path, mark):
+        if os.path.lexists(path) and not (name.endswith(vouched_for) or _begins_with(path, mark)):
             raise UserError(
                 f"--out: expected no {path}, or one that this version of `nas {command}` wrote, got another file, "
                 "which would be lost; remove it, or give another folder"

@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 from nas.commands.measure import print_settling
+from nas.commands.shared import output
 from nas.latency.budget import Budget
 from nas.latency.estimates.calibration import Calibration, LeftOut
 from nas.latency.estimates.table import LatencyTable
 from nas.latency.record import Latency
+from nas.report import leaderboard
 from nas.report.calibration import write_calibration
 from nas.report.leaderboard import write_leaderboard
+from space.errors import UserError
 
 COLUMNS = (
     "network,target,height,width,threads,p50_milliseconds,p90_milliseconds,p99_milliseconds,"
@@ -195,3 +198,17 @@ def test_a_calibration_says_how_well_it_estimates(nas, tmp_path):
     assert (out / "calibration.csv").read_text().startswith("network,measured_milliseconds,estimated_milliseconds")
     with Image.open(out / "calibration.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_beside_a_table_of_its_own_only_pictures_need_no_mark(tmp_path):
+    def check() -> None:
+        output.require_replaceable(tmp_path, leaderboard.MARKS, "measure", table=leaderboard.TABLE)
+
+    (tmp_path / leaderboard.PICTURE).write_bytes(b"\x89PNG of an earlier version")
+    with pytest.raises(UserError, match="remove it, or give another folder"):
+        check()
+    (tmp_path / leaderboard.TABLE).write_text(leaderboard.MARKS[leaderboard.TABLE] + "\n")
+    check()
+    (tmp_path / leaderboard.BLOCKS).write_text("mine")
+    with pytest.raises(UserError, match=leaderboard.BLOCKS):
+        check()

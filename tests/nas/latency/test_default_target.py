@@ -131,3 +131,12 @@ def test_a_gpu_comes_before_the_cpu_and_pytorch_last(only) -> None:
 def test_this_machines_default_is_ready() -> None:
     target = default.default_target()
     assert runtimes.load(target).available(target) is None
+
+
+def test_a_library_that_is_broken_in_one_precision_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A precision that the processor lacks is not tried, and says nothing about the library."""
+    monkeypatch.setattr(runtimes, "broken", lambda target: "lost" if str(target) == "openvino@cpu" else None)
+    default._print_broken()
+    assert capsys.readouterr().err.splitlines() == ["left out: openvino: lost"]
