@@ -7,7 +7,7 @@ one would have. A run finishes all its networks by the same recipe, even if its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nas.runs.folder import FINISH, RunFolder
@@ -60,6 +60,8 @@ class FinishRecipe:
     """Key of the architecture that they are tried on; empty where there is only one recipe."""
     chosen: int | None = None
     """Index of the chosen recipe, from 0; None before it is known."""
+    epochs: int = field(default=0, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Epochs of the finish where a time limit left fewer than the chosen recipe has; 0 where it did not."""
     teachers: Mapping[str, str] = field(default_factory=dict)
     """Keys of the networks that are finished with a larger teacher, and the keys of their teachers."""
 
@@ -68,11 +70,14 @@ class FinishRecipe:
             raise UserError("tried: expected at least one recipe, got none")
         if self.chosen is not None and not 0 <= self.chosen < len(self.tried):
             raise UserError(f"chosen: expected 0 to {len(self.tried) - 1}, got {self.chosen}")
+        if self.epochs < 0:
+            raise UserError(f"epochs: expected 0 or more, got {self.epochs}")
 
     @property
     def recipe(self) -> Variant:
-        """The chosen changes to the study's recipe; none before the choice."""
-        return Variant() if self.chosen is None else self.tried[self.chosen].recipe
+        """The chosen changes to the study's recipe, with the epochs that were left for them; none before the choice."""
+        chosen = Variant() if self.chosen is None else self.tried[self.chosen].recipe
+        return replace(chosen, epochs=self.epochs) if self.epochs else chosen
 
     @property
     def best(self) -> int:

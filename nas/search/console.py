@@ -107,6 +107,12 @@ class Console:
         tried = "; ".join(f"{each.recipe}: {each.outcome}" for each in found.tried)
         self.step(f"recipe  {found.recipe} finishes all networks; tried  {tried}")
 
+    def shortened(self, epochs: int, whole: int) -> None:
+        """The finish has fewer epochs than the study asks for."""
+        minutes = counted(self._study.search.minutes, "minute")
+        self.step(f"note    the finish has {epochs} epochs instead of {whole}, so that the search ends in {minutes}")
+        self.expects(epochs / whole * self._epochs_left)
+
     def timed_again(self, trial: Trial) -> None:
         """A candidate that was over the budget while the machine was busy was timed once more."""
         verdict = "inside, to be trained" if trial.feasible else "still over the budget: not trained"

@@ -136,7 +136,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                     train(search, stages, ended, timing.halt)
                     finishing, stages = later(most), []
                     search.console.step(f"train   {finishing.workers}, now that no more candidates are proposed")
-                train(finishing, [*stages, *last_stages(finishing)], ended, timing.halt)
+                last = last_stages(finishing, deadline.epochs_in_time) if deadline else last_stages(finishing)
+                train(finishing, [*stages, *last], ended, timing.halt)
                 prune_company(later(budgets * plan.pruned), timing, table, ended)
         certificates = certify_each(search, functools.partial(certifier_of, patience_seconds=patience), stopwatch)
     if left := gather_winners(run, search.study):

@@ -18,16 +18,16 @@ from nas.runs.labelling import WEIGHTS
 from nas.runs.spent import Stopwatch
 from nas.runs.trial import Trial
 from nas.search.finish.cutting import prune_over_budget, pruner_of
-from nas.search.finish.recipes import begin_finish, begin_tries, finish, tries
+from nas.search.finish.recipes import InTime, begin_finish, begin_tries, finish, tries
 from nas.search.finish.shipping import WORST_FIRST, NoBetterError, certify_trial, deployed_of, over, warning_of
 from nas.search.search import Search
 from nas.search.train.stages import JobSource, train, unfinished
 from space.errors import BudgetError, UserError
 
 
-def last_stages(search: Search) -> list[JobSource]:
+def last_stages(search: Search, in_time: InTime = lambda epochs, networks: epochs) -> list[JobSource]:
     """What is trained after the candidates: the finalists to the end, and the study's published networks for as long as
-    a finalist.
+    a finalist, which a time limit may shorten (`in_time`).
     """
     plan = search.study.search
     company = [trial for trial in search.run.company() if trial.name in plan.company]
@@ -39,7 +39,7 @@ def last_stages(search: Search) -> list[JobSource]:
         stages += [
             lambda: unfinished(search, begin_tries(search, all_finalists(search))),  # as above
             lambda: tries(search),
-            lambda: unfinished(search, begin_finish(search, [*all_finalists(search), *company])),
+            lambda: unfinished(search, begin_finish(search, [*all_finalists(search), *company], in_time)),
             lambda: finish(search, [*all_finalists(search), *company]),
         ]
     return stages

@@ -1,13 +1,14 @@
 """Chooses the recipe that finishes a search's networks: several are tried on the best finalist, the best finishes all.
 
 A try is a short finish with its own schedule, from the same weights and on the same images as the finish. The teacher
-of each network is recorded before any distillation begins, so that a resumed run has the same teachers.
+of each network is recorded before any distillation begins, so that a resumed run has the same teachers. In a search
+with a time limit, the finish is shortened to the epochs that the limit leaves, for all networks alike.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nas.runs.finish_recipe import FinishRecipe, Tried, read_finish_recipe, tried_path, write_finish_recipe
@@ -20,6 +21,9 @@ from nas.search.train.job import Job, Try
 from nas.search.train.stages import keep_end
 from nas.training import Variant
 from space.errors import UserError
+
+InTime = Callable[[int, Sequence[Trial]], int]
+"""Maps the epochs of a finish and the networks to be finished to the epochs that the time limit leaves for each."""
 
 
 def begin_tries(search: Search, finalists: Sequence[Trial]) -> list[Trial]:
@@ -76,19 +80,20 @@ def tries(search: Search) -> Jobs:
     return Jobs(next=lambda: next(jobs, None), epoch=search.console.epoch, end=end)
 
 
-def begin_finish(search: Search, students: Sequence[Trial]) -> list[Trial]:
-    """Record the recipe that scored best and, if it uses distillation, the teacher of each student. Returns the
-    teachers.
+def begin_finish(
+    search: Search, students: Sequence[Trial], in_time: InTime = lambda epochs, networks: epochs
+) -> list[Trial]:
+    """Record the recipe that scored best, the epochs that a time limit leaves for it and, if it uses distillation, the
+    teacher of each student. Returns the teachers.
     """
     run = search.run
     found = read_finish_recipe(run)
-    if found is None:
-        return []
-    if found.chosen is None:
+    if found is not None and found.chosen is None:
         found = replace(found, chosen=found.best)
         write_finish_recipe(run, found)
         search.console.recipe(found)
-    if not found.recipe.distillation:
+    found = _shortened(search, found, students, in_time)
+    if found is None or not found.recipe.distillation:
         return []
     begun = [each for each in students if run.progress(each, "finish").history]  # these keep what was decided then
     new = [each for each in students if each not in begun and each.architecture.key not in found.teachers]
@@ -101,6 +106,28 @@ def begin_finish(search: Search, students: Sequence[Trial]) -> list[Trial]:
         found.teachers[each.architecture.key] for each in students if each.architecture.key in found.teachers
     )
     return [_named(run, key) for key in keys]
+
+
+def _shortened(
+    search: Search, found: FinishRecipe | None, students: Sequence[Trial], in_time: InTime
+) -> FinishRecipe | None:
+    """Record the epochs of the finish if a time limit leaves fewer than the recipe has. Once a network of the run is
+    being finished, the others are finished for as many epochs.
+    """
+    run, plan = search.run, search.study.search
+    if _has_begun(run):
+        return found
+    chosen = FinishRecipe(tried=(Tried(recipe=Variant()),), chosen=0) if found is None else replace(found, epochs=0)
+    whole = plan.epochs_of(chosen.recipe)
+    epochs = in_time(whole, students)
+    if epochs < whole:
+        chosen = replace(chosen, epochs=epochs)
+        search.console.shortened(epochs, whole)
+    elif found is None:
+        return None
+    if chosen != found:
+        write_finish_recipe(run, chosen)
+    return chosen
 
 
 def finish(search: Search, trials: Sequence[Trial]) -> Jobs:
@@ -141,7 +168,7 @@ def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
     were recorded; else the one that the plan names, or the several to try.
     """
     run, plan = search.run, search.study.search
-    begun = any(run.progress(each, "finish").history for each in (*run.trials(), *run.company()))
+    begun = _has_begun(run)
     if begun or len(plan.finishing) == 1:
         return FinishRecipe(tried=(Tried(recipe=Variant() if begun else plan.finishing[0]),), chosen=0)
     best = max(finalists, key=lambda each: run.progress(each, "search").miou or 0.0)
@@ -156,6 +183,11 @@ def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
 
     pairs = zip(plan.finishing, plan.tried_epochs, strict=True)
     return FinishRecipe(tried=tuple(tried(recipe, epochs) for recipe, epochs in pairs), network=best.architecture.key)
+
+
+def _has_begun(run: RunFolder) -> bool:
+    """Whether a network of the run is finished, or on the way."""
+    return any(run.progress(each, "finish").history for each in (*run.trials(), *run.company()))
 
 
 def _teacher_of(run: RunFolder, student: Trial) -> Trial | None:

@@ -1,7 +1,10 @@
-"""Decides when a search with a time limit proposes no more candidates: as late as leaves time to finish the best."""
+"""Decides when a search with a time limit proposes no more candidates, as late as leaves time to finish the best, and for
+how many epochs these are finished if the machine has become slower since.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -15,6 +18,7 @@ from nas.search.search import Search
 
 CERTIFYING_SECONDS = 20.0  # to export, time and score a winner, beside waiting for a quiet machine
 TIMING_SECONDS = 15.0  # least forecast for finding a candidate and its width
+LEAST_FINISH = 1 / 3  # share of a finish below which it is not shortened: the search rather ends late
 MOST_FAILED = 3  # failed candidates after which a budget gets no more time for another one
 
 
@@ -72,6 +76,24 @@ class Deadline:
         """Epochs still to train when proposals have ended: of candidates under way or paused, and of the finish."""
         under_way, paused = self._going_on(trials, shares)
         return sum(under_way) + sum(paused) + self._to_finish.epochs
+
+    def epochs_in_time(self, whole: int, networks: Sequence[Trial]) -> int:
+        """Epochs for which each of these networks can be finished in the time left, at most `whole`. Their own epochs
+        in the search phase say how long one takes.
+        """
+        left = self._stopwatch.left_seconds(self._plan)
+        if left == math.inf:
+            return whole
+        run, budgets = self._search.run, len(self._search.budgets)
+        timed = [self._timing(trial) for trial in run.trials()]
+        left -= budgets * self._certifying_seconds(timed)
+        known = [self._epochs(trial) for trial in networks if not trial.failed]
+        seconds = [spent / epochs for epochs, spent in known if epochs]
+        if not seconds:
+            return whole
+        seconds += len(self._to_finish.pruned) * [statistics.median(seconds)]
+        longest = _longest(self._search.workers.concurrent, seconds)
+        return max(math.ceil(LEAST_FINISH * whole), min(whole, int(left / longest)))
 
     def _going_on(self, trials: Sequence[Trial], shares: Shares) -> tuple[list[int], list[int]]:
         """Remaining epochs of each candidate that is under way, and of each that is paused and likely to become a
@@ -143,15 +165,15 @@ class Deadline:
         return self._timed[key]
 
 
-def _longest(workers: int, *groups: Sequence[int]) -> int:
-    """Epochs of the busiest worker if each training goes to the worker that is free first, group after group and the
-    longest of a group first. Workers do not share a training.
+def _longest(workers: int, *groups: Sequence[float]) -> float:
+    """Epochs, or seconds, of the busiest worker if each training goes to the worker that is free first, group after
+    group and the longest of a group first. Workers do not share a training.
     """
-    epochs = [0] * workers
+    work = [0.0] * workers
     for group in groups:
         for each in sorted(group, reverse=True):
-            epochs[epochs.index(min(epochs))] += each
-    return max(epochs)
+            work[work.index(min(work))] += each
+    return max(work)
 
 
 def _each_has_one(trials: Sequence[Trial], shares: Shares) -> bool:

@@ -1,16 +1,17 @@
 """Searches on CamVid that have the same time: ours, a random one, and Optuna's TPE under Ray's ASHA.
 
     python studies/camvid/searches/searches.py --data camvid:~/camvid --work runs/searches \
-        --method ours --budget 2.5 --seed 0 [--minutes 20]
+        --method ours --budget 2.5 --seed 0 [--minutes 20] [--epochs 8]
 
 searches at 180x240 for one thread of ONNX Runtime in the time that is given, on a machine that does nothing else, and
-keeps in `found/` beside this file the two networks that scored best, of those that trained longest inside the budget;
-a row for each goes into `found.csv`. The budgets are 2.5 and 7.5 ms, a factor of three apart, on a machine on which
+keeps in `found/` beside this file, for each budget, the two networks that scored best, of those that trained longest
+inside it; a row for each goes into `found.csv`. The budgets are 2.5 and 7.5 ms, a factor of three apart, on a machine on which
 NDNet45-ende takes 4.3 ms and Fast-SCNN 4.1. README.md says how what was found is trained to
 the end, timed and compared with the published networks.
 
 `ours` is `nas search --minutes` as it comes, without its warm start, which was trained on CamVid; `warm` has it;
-`random` is the same with draws alone. All of these solve the width that fills the budget by measuring. `tpe-asha` is
+`random` is the same with draws alone. With several budgets, `--method together --budget 2.5 7.5`, one search answers
+both. All of these solve the width that fills the budget by measuring. `tpe-asha` is
 what people wire themselves: Ray Tune asks Optuna's TPE for the answers to the same questions, at the width that the
 latency table of the package says fills the budget, told what the reference network takes here; ASHA stops trainings of
 the same recipe within their schedule.
@@ -49,12 +50,11 @@ from space.scale import NARROWEST, bisected, scale_width
 HERE = Path(__file__).parent
 FOUND, TABLE = HERE / "found", HERE / "found.csv"
 TARGET, SIZE, CLASSES = "onnxruntime@cpu:1", (180, 240), 11
-EPOCHS = 8  # of a whole training; short ones have 2
 KEPT = 2  # networks of each search
 ENDLESS = 1000  # trials: the time ends a search
 REFERENCE = "ndnet45-ende"  # what is timed to learn what the reference network takes
 WIDEST = 16.0
-NAMES = {"ours": "surrogate", "warm": "surrogate", "random": "random"}
+NAMES = {"ours": "surrogate", "together": "surrogate", "warm": "surrogate", "random": "random"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +74,25 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="camvid:DIR")
     parser.add_argument("--work", type=Path, required=True, help="where runs are kept")
     parser.add_argument("--method", choices=[*NAMES, "tpe-asha"], required=True)
-    parser.add_argument("--budget", type=float, required=True, help="milliseconds")
+    parser.add_argument("--budget", type=float, nargs="+", required=True, help="milliseconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--epochs", type=int, default=8, help="of a whole training; short ones have a quarter")
     asked = parser.parse_args()
     data = data_spec(asked.data, SIZE)
-    name = f"{asked.method}-{asked.budget:g}ms-{asked.seed}"
-    run = asked.work.resolve() / name
+    run = asked.work.resolve() / f"{asked.method}-{'-'.join(f'{each:g}ms' for each in asked.budget)}-{asked.seed}"
     if asked.method in NAMES:
         search(study(data, asked), run)
         found = list(trained_in(RunFolder.open(run)))
     else:
-        found = list(tpe_asha(data, asked.budget, asked.seed, run, asked.minutes))
+        (budget,) = asked.budget
+        found = list(tpe_asha(data, budget, asked, run))
+    for budget in asked.budget:
+        keep([each for each in found if each.milliseconds <= budget], f"{asked.method}-{budget:g}ms-{asked.seed}", asked)
+
+
+def keep(found: Sequence[Found], name: str, asked: argparse.Namespace) -> None:
+    """Keep the best of the networks that were trained inside a budget."""
     longest = max((each.epochs for each in found), default=0)
     best = sorted((each for each in found if each.epochs == longest), key=lambda each: -each.miou)[:KEPT]
     rows = []
@@ -122,18 +129,18 @@ def study(data: DataSpec, asked: argparse.Namespace) -> Study:
     )
     return Study(
         data=data,
-        budget=f"{asked.budget:g}ms",
+        budget=f"{asked.budget[0]:g}ms",
         target=TARGET,
         latency_within=2 * WITHIN,  # as the search without a study: trainings take no longer than timings here
         patience_seconds=PATIENCE_SECONDS / 3,
-        recipe=recipe(asked.seed),
+        recipe=recipe(asked),
         search=plan,
-    )
+    ).asking([f"{each:g}ms" for each in asked.budget])
 
 
-def recipe(seed: int) -> Recipe:
+def recipe(asked: argparse.Namespace) -> Recipe:
     """How candidates are trained: `quick`, on small windows."""
-    return replace(load_recipe("quick"), epochs=EPOCHS, crop=(120, 160), seed=seed)
+    return replace(load_recipe("quick"), epochs=asked.epochs, crop=(120, 160), seed=asked.seed)
 
 
 def search(asked: Study, run: Path) -> None:
@@ -160,7 +167,7 @@ def trained_in(run: RunFolder) -> Iterator[Found]:
             )
 
 
-def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float) -> Iterator[Found]:
+def tpe_asha(data: DataSpec, budget: float, asked: argparse.Namespace, run: Path) -> Iterator[Found]:
     """Optuna's TPE under ASHA, as Ray Tune wires them."""
     import optuna
     import ray
@@ -192,7 +199,7 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
             return
         with Meter(Target.parse(TARGET), SIZE, CLASSES) as meter:
             milliseconds = meter.measure(architecture).p50_milliseconds
-        trainer = Trainer(architecture, load(data), recipe(seed), threads=1, guard=lane.shared)
+        trainer = Trainer(architecture, load(data), recipe(asked), threads=1, guard=lane.shared)
         while not trainer.finished:
             miou = trainer.run_epoch().scores.miou if milliseconds <= budget else 0.0
             tune.report({"miou": miou, "milliseconds": milliseconds, "architecture": architecture.to_yaml()})
@@ -204,12 +211,12 @@ def tpe_asha(data: DataSpec, budget: float, seed: int, run: Path, minutes: float
         tune.with_resources(train, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(
-                space=ask, metric="miou", mode="max", sampler=optuna.samplers.TPESampler(seed=seed)
+                space=ask, metric="miou", mode="max", sampler=optuna.samplers.TPESampler(seed=asked.seed)
             ),
-            scheduler=ASHAScheduler(metric="miou", mode="max", max_t=EPOCHS, grace_period=2, reduction_factor=4),
+            scheduler=ASHAScheduler(metric="miou", mode="max", max_t=asked.epochs, grace_period=2, reduction_factor=4),
             num_samples=ENDLESS,
             max_concurrent_trials=2,
-            time_budget_s=60 * minutes - (time.monotonic() - begun),
+            time_budget_s=60 * asked.minutes - (time.monotonic() - begun),
         ),
         run_config=tune.RunConfig(name=run.name, storage_path=str(run.parent), verbose=1),
     )

@@ -17,10 +17,11 @@ from nas.report.page import write_summary
 from nas.runs.finish_recipe import FinishRecipe, Tried, read_finish_recipe, tried_path, write_finish_recipe
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
+from nas.runs.to_finish import to_finish
 from nas.runs.trial import Epoch, Origin, Phase, Trial, append_epoch, read_progress
 from nas.search.console import Console
 from nas.search.finish.finishing import last_stages
-from nas.search.finish.recipes import begin_finish, begin_tries
+from nas.search.finish.recipes import begin_finish, begin_tries, finish
 from nas.search.search import Search, Workers
 from nas.search.train.executor import configured
 from nas.search.train.stages import JobSource, Turns, unfinished
@@ -256,6 +257,34 @@ def test_a_run_finishes_all_as_it_began(begun, capfd) -> None:
     assert begin_tries(again(run), run.trials()) == []
     assert begin_finish(again(run), run.trials()) == []
     assert read_finish_recipe(run) == chosen
+
+
+def test_a_time_limit_shortens_the_finish_of_all_networks_alike_until_one_has_begun(begun, capfd) -> None:
+    plan = replace(STUDY.search, finish_epochs=6, minutes=5.0, finish_recipes=None)
+    search = begun("run", replace(STUDY, search=plan))
+    run = search.run
+    networks = [*run.trials(), *run.company()]
+    for each in networks:
+        scored(run, each, 0.3)
+
+    def four(epochs: int, students: Sequence[Trial]) -> int:
+        assert (epochs, list(students)) == (6, networks)
+        return 4
+
+    def epochs_of_each() -> list[int]:
+        jobs = finish(again(run), networks)
+        return [job.epochs(run.study()) for job in iter(jobs.next, None)]
+
+    assert begin_finish(search, networks, four) == []
+    assert "the finish has 4 epochs instead of 6, so that the search ends in 5 minutes" in capfd.readouterr().out
+    assert epochs_of_each() == [4, 4]
+    assert to_finish(run, run.study(), search.budgets).epochs == 8
+    assert begin_finish(again(run), networks) == []
+    assert epochs_of_each() == [6, 6], "a resumed run has more time"
+    assert begin_finish(again(run), networks, four) == []
+    scored(run, networks[0], 0.3, "finish")
+    assert begin_finish(again(run), networks) == []
+    assert epochs_of_each() == [4]
 
 
 def test_a_file_that_names_no_network_of_the_run_is_refused(begun) -> None:

@@ -1,0 +1,84 @@
+"""The epochs of the finish in a search with a time limit: as many as fit into the time that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import space
+from nas.data import DataSpec
+from nas.latency.record import Latency
+from nas.runs.folder import RunFolder
+from nas.runs.spent import Spent, Stopwatch
+from nas.runs.trial import Epoch, Trial, append_epoch
+from nas.search.propose.deadline import Deadline
+from nas.search.search import Candidate, Search
+from nas.study import SearchPlan, Study
+from nas.training import Scores, load_recipe
+from space.scale import scale_width
+
+MINUTES, WHOLE = 5.0, 12
+CERTIFYING_SECONDS = 20 + 3 * 12  # three processes, each of which may wait for 12 s
+SCORES = Scores(miou=0.3, class_iou=(0.3,) * 11, pixel_accuracy=0.3)
+
+
+class Clock(Stopwatch):
+    """A stopwatch that the test advances."""
+
+    seconds = 0.0
+
+    @property
+    def spent(self) -> Spent:
+        return replace(super().spent, seconds=self.seconds)
+
+
+@pytest.fixture
+def search(search_of: Callable[[RunFolder], Search], invented: Callable[[float], Latency], tmp_path: Path) -> Search:
+    """A search with one worker, and two candidates with epochs of 5 and 15 s, of which 5 were spent waiting."""
+    study = Study(
+        data=DataSpec(name="road_scenes", size=(180, 240), train_images=4, validation_images=2),
+        budget="5ms",
+        recipe=replace(load_recipe("quick"), epochs=2),
+        target="onnxruntime@cpu:1",
+        search=SearchPlan(finish_epochs=WHOLE, minutes=MINUTES),
+    )
+    search = search_of(RunFolder.create(tmp_path / "run", study))
+    assert search.workers.concurrent == 1
+    for number, (factor, seconds, waited) in enumerate(((0.5, 5.0, None), (1.0, 15.0, 1 / 3)), 1):
+        architecture = scale_width(space.load("fast-scnn"), factor)
+        trial = search.trial(number, Candidate(name=str(number), origin="random", architecture=architecture), invented(4.0))
+        search.run.write_trial(trial)
+        for epoch in (1, 2):
+            ended = Epoch(epoch=epoch, epochs=2, loss=1.0, seconds=seconds, waited_for_lane=waited, scores=SCORES)
+            append_epoch(search.run.phase_path(trial, "search"), ended)
+    return search
+
+
+def epochs_at(search: Search, seconds: float, networks: list[Trial], minutes: float = MINUTES) -> int:
+    """The epochs of the finish if it begins so many seconds after the start."""
+    search = replace(search, study=replace(search.study, search=replace(search.study.search, minutes=minutes)))
+    with Clock(search.run) as clock:
+        clock.seconds = seconds
+        return Deadline(search, clock).epochs_in_time(WHOLE, networks)
+
+
+def test_the_finish_has_the_epochs_that_fit_into_the_time_left_but_at_least_a_third(search: Search) -> None:
+    first, second = search.run.trials()
+    end = 60 * MINUTES - CERTIFYING_SECONDS
+    assert epochs_at(search, end - WHOLE * 5, [first]) == WHOLE
+    assert epochs_at(search, end - WHOLE * 5 + 1, [first]) == WHOLE - 1
+    assert epochs_at(search, end - WHOLE * (5 + 10), [first, second]) == WHOLE
+    assert epochs_at(search, end - 7 * (5 + 10), [first, second]) == 7
+    assert epochs_at(search, end, [first, second]) == WHOLE // 3
+    assert epochs_at(search, 0.0, [first, second]) == WHOLE
+
+
+def test_the_finish_is_whole_without_a_limit_or_where_the_limit_was_reached_before(search: Search) -> None:
+    networks = search.run.trials()
+    assert epochs_at(search, 10_000.0, networks, minutes=0.0) == WHOLE
+    with Clock(search.run) as clock:
+        clock.seconds = 60 * MINUTES + 1
+    assert epochs_at(search, 60 * MINUTES + 1, networks) == WHOLE
