@@ -27,6 +27,12 @@ from nas.storage.ownership import is_owned
 from nas.terminal import percent
 from space import strict
 
+GENERATOR = "nas report"
+MARKS: Mapping[str, str] = {
+    PAGE: f'<meta name="generator" content="{GENERATOR}">',
+    FIGURES: "\nbudget_milliseconds: ",
+}
+"""Text that identifies a file of an earlier report; outside of a run's folder only such files are replaced."""
 ORIGINS: Mapping[Origin, str] = {
     "seed": "published, scaled",
     "random": "random",
@@ -88,6 +94,7 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
         dark=palette.DARK,
         printed=palette.PRINTED,
         figures=FIGURES,
+        generator=GENERATOR,
     )  # fmt: skip
 
 
