@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nas.latency import MeterOf
     from nas.latency.budget import Budget, Verdict
     from nas.latency.target import Target
-    from nas.quantization.fine_tuning import FineTuning
+    from nas.quantization.fine_tuning import QuantizationAwareTuning
     from nas.quantization.quantizer import QuantizationPlan
     from nas.quantization.verdicts import Loss, TimedForm
     from nas.quantization.workflow import Quantized
@@ -182,12 +182,12 @@ def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
     return tuple(found)
 
 
-def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> FineTuning | None:
+def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> QuantizationAwareTuning | None:
     """The fine-tuning that --epochs, --recipe and --device ask for; None without --epochs.
 
     Raises: UserError where no target is in INT8, or for an unknown recipe or device.
     """
-    from nas.quantization.fine_tuning import FineTuning
+    from nas.quantization.fine_tuning import QuantizationAwareTuning
     from nas.training import load_recipe
     from space.errors import UserError
 
@@ -200,7 +200,9 @@ def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> FineTunin
             f"--epochs: expected a target in INT8 to fine-tune for, got {', '.join(map(str, targets))}; leave --epochs "
             "out, or give a target such as onnxruntime:int8@cpu"
         )
-    return FineTuning(epochs=options.epochs, recipe=load_recipe(options.recipe), device=common.device(options))
+    return QuantizationAwareTuning(
+        epochs=options.epochs, recipe=load_recipe(options.recipe), device=common.device(options)
+    )
 
 
 def _points(text: str) -> float:

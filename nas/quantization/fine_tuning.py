@@ -20,7 +20,7 @@ RATE_SHARE = 0.05  # share of the recipe's learning rate: a trained network only
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning:
+class QuantizationAwareTuning:
     """Settings of quantization-aware fine-tuning."""
 
     epochs: int
@@ -58,7 +58,7 @@ def fine_tuned(
     network: Network,
     dataset: Dataset,
     grid: Grid,
-    tuning: FineTuning,
+    tuning: QuantizationAwareTuning,
     said: Callable[[str], None],
     progress: Progress | None = None,
 ) -> Network:

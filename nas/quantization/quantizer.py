@@ -28,7 +28,7 @@ from nas.latency.meter import MeasuresFinished
 from nas.latency.target import Target
 from nas.latency.worker.replies import reason_of, was_ended
 from nas.quantization.calibration import IMAGES, calibration_images
-from nas.quantization.fine_tuning import FineTuning, fine_tuned
+from nas.quantization.fine_tuning import QuantizationAwareTuning, fine_tuned
 from nas.quantization.forms import Form, floating
 from nas.quantization.ranges import wide_layers, wide_words
 from nas.quantization.runner import Runner
@@ -55,7 +55,7 @@ class QuantizationPlan:
     """Number of training images for the ranges of activations."""
     within: float = 0.015
     """Half of the 95 % interval of each latency, as a share of it."""
-    tuning: FineTuning | None = None
+    tuning: QuantizationAwareTuning | None = None
     """Fine-tuning where INT8 loses more points than allowed; None: no fine-tuning."""
 
 
@@ -232,7 +232,7 @@ class Quantizer:
         self._said(f"{form}: {loss.words(scores)} points lost{'' if better else ', no improvement: left out'}")
         return (tuned, form, scores) if better else None
 
-    def _tune(self, source: Source, quantized: bytes, tuning: FineTuning) -> Source | None:
+    def _tune(self, source: Source, quantized: bytes, tuning: QuantizationAwareTuning) -> Source | None:
         """The network fine-tuned for the grid of a `quantized` graph; None where the loss does not stay finite."""
         try:
             grid = grid_of(self._network, quantized)

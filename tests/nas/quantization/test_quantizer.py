@@ -22,7 +22,7 @@ from nas.export.graph import onnx_bytes
 from nas.latency import WorkerError, parse_target
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.quantization.fine_tuning import FineTuning
+from nas.quantization.fine_tuning import QuantizationAwareTuning
 from nas.quantization.quantizer import QuantizationPlan, Quantizer
 from nas.quantization.verdicts import kept
 from nas.terminal import TELL_SECONDS, Progress
@@ -76,7 +76,7 @@ def network(plain_network: Callable[..., Architecture]) -> Network:
 
 
 def quantizer(
-    network: Network, target: Invented, points: float, *, tuning: FineTuning | None = None
+    network: Network, target: Invented, points: float, *, tuning: QuantizationAwareTuning | None = None
 ) -> tuple[Quantizer, list[str]]:
     dataset = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2, tuning=tuning)
@@ -155,7 +155,7 @@ def test_a_form_at_which_the_runtime_crashes_as_it_is_scored_is_left_out_and_the
 
 def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
     target = Invented(saves=-0.1)
-    tuning = FineTuning(epochs=1, recipe=load_recipe("quick"))
+    tuning = QuantizationAwareTuning(epochs=1, recipe=load_recipe("quick"))
     found, said = quantizer(network, target, points=100, tuning=tuning)
     loss, timed_forms = found.timed_forms()
     assert [each.form.target for each in timed_forms] == [WHOLE, QUANTIZED, QUANTIZED]
@@ -166,7 +166,7 @@ def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
 
 
 def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:
-    tuning = FineTuning(epochs=1, recipe=load_recipe("quick"))
+    tuning = QuantizationAwareTuning(epochs=1, recipe=load_recipe("quick"))
     found, said = quantizer(network, Invented(saves=0.1), points=100, tuning=tuning)
     loss, timed_forms = found.timed_forms()
     best = kept(timed_forms, loss)
@@ -252,7 +252,7 @@ def test_fine_tuning_gives_back_what_int8_loses_and_the_better_form_is_kept(
 ) -> None:
     state = {name: value.clone() for name, value in trained.state_dict().items()}
     said: list[str] = []
-    tuning = FineTuning(epochs=EPOCHS, recipe=recipe)
+    tuning = QuantizationAwareTuning(epochs=EPOCHS, recipe=recipe)
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=8, images=12, tuning=tuning)
     loss, timed_forms = Quantizer(trained, greys, plan, Invented(saves=0.1).of, said.append).timed_forms()
     best = kept(timed_forms, loss)
