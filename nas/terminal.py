@@ -97,9 +97,9 @@ def no_waits() -> tuple[float, float]:
     return 0.0, 0.0
 
 
-class Progress:
-    """Progress of long work: one line that is overwritten on a terminal, otherwise a line every 30 s, even while
-    nothing is counted.
+class ProgressLine:
+    """Shows the progress of long work: one line that is overwritten on a terminal, otherwise a line every 30 s, even
+    while nothing is counted.
 
     `tell` receives the lines where there is no terminal; without it they go to standard error. `silent`: print nothing.
     """

@@ -169,7 +169,7 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
     import space
     from nas.latency.estimates import calibration
     from nas.latency.estimates.shipped import shipped_table
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
 
     table = calibration.kept_table(meter)
     if table is None and networks is None and shipped_table(meter.target, meter.size, 1.0) is not None:
@@ -192,7 +192,7 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
         if precision != "fp32":
             kind = f"in {precision} at this size yet, and none comes with the package"
         print(f"no latency table of this device {kind}: measuring {networks} random networks", flush=True)
-        calibration.measure_networks(meter, networks, Progress())
+        calibration.measure_networks(meter, networks, ProgressLine())
         table = calibration.calibrate(meter).table
     print(
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "

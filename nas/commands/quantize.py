@@ -132,7 +132,7 @@ def _quantized(
     from nas.quantization.workflow import Quantization
     from nas.runs.data_seen import seen_by
     from nas.runs.trained import load_trained
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
 
     trained = load_trained(options.architecture, options.weights)
     output.require_other_folder(out, options.architecture, trained.weights)
@@ -149,7 +149,7 @@ def _quantized(
         budget=budget,
         seen=seen_by(out, spec, findings.fingerprint),
         meter_of=meter_of,
-        progress=Progress(),
+        progress=ProgressLine(),
     ).run()
 
 

@@ -35,7 +35,7 @@ from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, TimedForm, fastest_whole, is_faster
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -85,7 +85,7 @@ class Quantizer:
         plan: QuantizationPlan,
         meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresFinished]],
         said: Callable[[str], None],
-        progress: Progress | None = None,
+        progress: ProgressLine | None = None,
     ) -> None:
         """`said` receives the findings line by line, and `progress` shows long steps. Afterwards `refused` has the
         reasons, by name, for each form that its runtime refused or crashed on.
@@ -96,7 +96,7 @@ class Quantizer:
         self._plan = plan
         self._meter_of = meter_of
         self._said = said
-        self._progress = progress or Progress(silent=True)
+        self._progress = progress or ProgressLine(silent=True)
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
         self._runner = Runner(dataset.size)

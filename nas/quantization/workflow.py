@@ -22,7 +22,7 @@ from nas.runs.data_seen import DataSeen
 from nas.runs.labelling import Labelling
 from nas.runs.trained import Trained
 from nas.runs.winner import Certification, Finished, write_winner
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -61,7 +61,7 @@ class Quantization:
     seen: DataSeen | None = None
     """Record of the data, to be kept beside the network."""
     meter_of: MeterOf = Meter
-    progress: Progress = field(default_factory=partial(Progress, silent=True))
+    progress: ProgressLine = field(default_factory=partial(ProgressLine, silent=True))
     """Shows long steps."""
 
     def run(self) -> Quantized:

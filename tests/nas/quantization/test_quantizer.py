@@ -25,7 +25,7 @@ from nas.latency.target import Target
 from nas.quantization.fine_tuning import QuantizationAwareTuning
 from nas.quantization.quantizer import QuantizationPlan, Quantizer
 from nas.quantization.verdicts import kept
-from nas.terminal import TELL_SECONDS, Progress
+from nas.terminal import TELL_SECONDS, ProgressLine
 from nas.training import Recipe, load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture
@@ -81,7 +81,7 @@ def quantizer(
     dataset = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2, tuning=tuning)
     said: list[str] = []
-    slow = Progress(itertools.count(step=TELL_SECONDS).__next__)  # every image seems to take that long
+    slow = ProgressLine(itertools.count(step=TELL_SECONDS).__next__)  # every image seems to take that long
     return Quantizer(network, dataset, plan, target.of, said.append, slow), said
 
 
