@@ -195,7 +195,8 @@ def _print_fit(found: Calibration) -> None:
     """Print how well a new latency table estimates."""
     from nas.report.calibration import comparison
 
-    print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
+    judged = counted(len(found.left_out), "that was", "that were")
+    print(f"\nfitted to {found.table.networks} networks; judged on {judged} left out of a fit\n")
     print(comparison(found.left_out))
     if found.flagged:
         print(

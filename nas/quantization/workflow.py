@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nas.data import Dataset
 from nas.host.memory import require_inference
+from nas.host.words import counted
 from nas.latency import Meter, MeterOf
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
@@ -75,7 +76,8 @@ class Quantization:
         if tuning is not None:
             tuning.require_memory(self.trained.architecture, dataset)
         network = self.trained.network(dataset.num_classes)
-        self.said(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
+        images = counted(len(dataset.validation), "validation image")
+        self.said(f"scoring {images} in float32 and as each target runs it")
         quantizer = Quantizer(network, dataset, self.plan, self.meter_of, self.said, self.progress)
         loss, timed_forms = quantizer.timed_forms()
         certify = partial(self._certify, network, loss, quantizer.refused)

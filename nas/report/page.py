@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nas.host.words import counted
 from nas.report import formats, palette
 from nas.report.curves import curves
 from nas.report.going import going_words
@@ -110,6 +111,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "counted": counted,
         "percent": percent,
         "quantity": formats.quantity,
         "giga": formats.giga,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import DataError, HaltedError
+from nas.host.words import counted
 from nas.storage.files import write_atomically
 from space.errors import UserError
 
@@ -234,5 +235,6 @@ class VideoFile:
         capture.release()
         if held < self._frames:  # there is one more if Ctrl-C came between writing and counting
             raise HaltedError(
-                f"{self.path}: expected {self._frames} frames on the disk, got {held}; make room there, then try again"
+                f"{self.path}: expected {counted(self._frames, 'frame')} on the disk, got {held}; make room there, "
+                "then try again"
             )

@@ -235,9 +235,10 @@ def looked_at(dataset: Dataset, splits: Sequence[SplitName] = ("train", "validat
     from nas.terminal import ProgressLine
 
     counts = " and ".join(f"{len(dataset.split(name))} {'training' if name == 'train' else name}" for name in splits)
-    say(f"looking at {counts} images of {dataset.name}")
+    images = sum(len(dataset.split(name)) for name in splits)
+    say(f"looking at {counts} {'image' if images == 1 else 'images'} of {dataset.name}")
     progress = ProgressLine()
-    with progress.over("looked at", sum(len(dataset.split(name)) for name in splits)):
+    with progress.over("looked at", images):
         return check(dataset, splits, lane.shared_on("cpu"), progress.count)
 
 

@@ -164,7 +164,7 @@ def test_an_interrupted_run_shows_what_there_is(full: RunFolder) -> None:
     shutil.rmtree(full.winner)
     reader = Reader(write_report(full).read_text("utf-8"))
     assert "No winner yet" in reader.text
-    assert "7 candidates proposed, 6 of them trained" in reader.text
+    assert "7 candidates proposed, 6 trained" in reader.text
     assert "best guided" in reader.text
     assert "Certificate" not in reader.text
 
