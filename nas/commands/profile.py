@@ -306,16 +306,15 @@ def _knobs(reachability: Reachability) -> str:
 
     found = knobs(reachability.draws)[:MOST_KNOBS]
     if not found:
-        draws = counted(len(reachability.draws), "draw is", "draws are")
-        return f"{draws} too few to compare the values of an axis; give more --samples"
+        words = counted(len(reachability.draws), "draw is", "draws are")
+        return f"{words} too few to compare the values of an axis; give more --samples"
     rows = [
         (knob.axis, f"{knob.spread:.2f}x", "  ".join(f"{value}: {factor:.2f}" for value, factor, _ in knob.factors))
         for knob in found
     ]
-    return (
-        "Factor of each choice on latency, all other choices being equal, over "
-        f"{counted(len(reachability.draws), 'draw')}\n" + table(rows, ("axis", "spread", "factor by value"))
-    )
+    title = "Factor of each choice on latency, all other choices being equal, over"
+    draws = counted(len(reachability.draws), "draw")
+    return f"{title} {draws}\n{table(rows, ('axis', 'spread', 'factor by value'))}"
 
 
 def _forecast(
