@@ -126,7 +126,7 @@ def _require_memory(dataset: Dataset, batch_size: int, augmentation: Augmentatio
     if batch_size > most:
         advice = f"give a batch of {most} at most, or a smaller size" if most else "give a smaller size"
         raise DataError(
-            f"batch_size: expected a batch that fits into this machine's memory, got "
+            "batch_size: expected a batch that fits into this machine's memory, got "
             f"{counted(batch_size, 'image')} of {height}x{width} (HxW), {batch_size * one / 2**30:.1f} GiB; {advice}"
         )
 
