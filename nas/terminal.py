@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from nas.host.words import counted
+
 if TYPE_CHECKING:
     from nas.data import Findings
     from nas.data.survey import Found
@@ -97,9 +99,9 @@ def no_waits() -> tuple[float, float]:
     return 0.0, 0.0
 
 
-class Progress:
-    """Progress of long work: one line that is overwritten on a terminal, otherwise a line every 30 s, even while
-    nothing is counted.
+class ProgressLine:
+    """Shows the progress of long work: one line that is overwritten on a terminal, otherwise a line every 30 s, even
+    while nothing is counted.
 
     `tell` receives the lines where there is no terminal; without it they go to standard error. `silent`: print nothing.
     """
@@ -214,7 +216,8 @@ def data_table(findings: Findings) -> str:
     """
     dataset, splits = findings.dataset, findings.splits
     lines = [
-        f"{name:10}  {found.images} images of {_sizes(found)}; labels {_conventions(found)}" for name, found in splits
+        f"{name:10}  {counted(found.images, 'image')} of {_sizes(found)}; labels {_conventions(found)}"
+        for name, found in splits
     ]
     header = ["value", "class", *(word for name, _ in splits for word in (f"{name} %", "images"))]
     rows = []
@@ -237,7 +240,8 @@ def data_table(findings: Findings) -> str:
 def _sizes(found: Found) -> str:
     shown = [f"{height}x{width}" for (height, width), _ in found.sizes[:MOST_SIZES]]
     more = len(found.sizes) - MOST_SIZES
-    return f"{', '.join(shown)}{f' and {more} more sizes' if more > 0 else ''} (HxW)"
+    others = f" and {counted(more, 'more size')}" if more > 0 else ""
+    return f"{', '.join(shown)}{others} (HxW)"
 
 
 def _conventions(found: Found) -> str:

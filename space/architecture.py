@@ -298,7 +298,7 @@ class Architecture:
         last, detail = encoded.stages[-1], self.detail
         if self.context is not None:
             width = self.context.largest_width() if detail is None else detail.out_width
-            end = self.context.add(graph, last.before_activation, width)
+            end = self.context.add(graph, last.raw, width)
         elif detail is not None:
             end = conv_norm(graph, last.out, detail.out_width, 1, scopes.LATERAL)
         else:

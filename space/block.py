@@ -44,10 +44,13 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """A block's output, and its value before the last activation, which a ladder may tap."""
+    """A block's output, and the value that a ladder, a context or an auxiliary head may read instead of it."""
 
     out: Node
-    before_activation: Node
+    raw: Node
+    """The value before the last activation and, where a normalisation of the block's sum precedes that (`fpl`, `esp`),
+    before both; the output itself in a block that does not end in an activation.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,7 +159,7 @@ def has_end(stages: Sequence[Stage]) -> bool:
 
 def _joined(graph: Graph, output: Output, term: Node, act: str) -> Output:
     total = graph.add(unactivated(graph, output), term)
-    return Output(out=graph.act(total, act), before_activation=total)
+    return Output(out=graph.act(total, act), raw=total)
 
 
 def is_possible(questions: Questioner, stages: tuple[Stage, ...], strides: Sequence[int], fits: Ends) -> bool:

@@ -23,7 +23,7 @@ class Encoded:
 
     stem: Node
     stages: tuple[Output, ...]
-    """Output of each stage, and its value before the last activation."""
+    """The output of each stage."""
     sides: tuple[Output, ...] = ()
     """The same for each part of a detail branch."""
 

@@ -169,7 +169,7 @@ class Auxiliary:
     It is a convolution to `width` (0: none), then a 1x1 convolution. The former is separable (`sep`) or a normalised
     and activated 3x3 (`conv3`, Fast-SCNN), with a normalisation and an activation in front of it too in `preact3`
     (DDRNet). On the `branch` detail, `stage` is the index of one of its parts. The `tap` sum reads the output before
-    its last activation.
+    its last activation (`space.block.Output.raw`).
     """
 
     stage: int
@@ -205,7 +205,7 @@ class Auxiliary:
         if self.stage == STEM:
             return encoded.stem
         output = (encoded.stages if self.branch == "trunk" else encoded.sides)[self.stage]
-        return output.out if self.tap == "act" else output.before_activation
+        return output.out if self.tap == "act" else output.raw
 
     def add(self, graph: Graph, x: Node, num_classes: int, name: str) -> Node:
         """Add the layers after `x`, in a scope of this name; returns the logits."""

@@ -179,7 +179,7 @@ class Stage:
         elif self.down == "module":
             with graph.scope("down"):
                 x = shallow = block.add(graph, x, _unit(self, _rates(self, 0), bias=bias, stride=self.stride)).out
-        result = Output(out=x, before_activation=x)
+        result = Output(out=x, raw=x)
         for index in range(self.depth):
             opening = index == 0 and self.down == "block"
             numbers = _unit(self, _rates(self, index), bias=bias, stride=self.stride if opening else 1, opening=opening)
@@ -189,7 +189,7 @@ class Stage:
             return result
         assert shallow is not None, "a fusion needs the output of a downsampler"
         fused = FUSIONS[self.fuse].add(graph, shallow, result.out)
-        return Output(out=fused, before_activation=fused)
+        return Output(out=fused, raw=fused)
 
     def answers(self, name: str) -> dict[str, Choice]:
         """The answers, by question, that describe the stage called `name`."""

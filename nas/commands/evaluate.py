@@ -168,11 +168,11 @@ def _confusion(
     from nas.latency.machine import lane
     from nas.quantization.forms import Form
     from nas.quantization.scoring import confusion_of_form
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
     from nas.training.evaluation import confusion
     from nas.training.own_size import confusion_at_own_size
 
-    threads, progress = usable_cores(), Progress()
+    threads, progress = usable_cores(), ProgressLine()
     guard, count = lane.shared_on(device), progress.count
     with progress.over("scored", len(dataset.split(split))):
         if isinstance(scored, Form):

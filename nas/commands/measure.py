@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nas.latency.estimates.calibration import Calibration
     from nas.latency.record import Latency
     from nas.latency.target import Target
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
     from space.architecture import Architecture
 
 MOST_PROCESSES = 20
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     from nas.latency.rounds import in_rounds, why_none
     from nas.runs.trained import load_architecture
     from nas.storage.files import require_utf8
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
     from space.errors import UserError
 
     if options.calibrate and options.architectures:
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
     networks = calibration.NETWORKS if options.networks is None else options.networks
     if networks < calibration.FEWEST:
         raise UserError(f"--networks: expected at least {calibration.FEWEST}, got {networks}")
-    lost, progress = ending.begins_anew("what was timed"), Progress()
+    lost, progress = ending.begins_anew("what was timed"), ProgressLine()
     with contextlib.ExitStack() as stack:
         stack.enter_context(ending.told(lambda: words_of_kept(progress.done) if options.calibrate else lost))
         out = stack.enter_context(output.folder(options.out)) if options.out else None
@@ -171,7 +171,7 @@ def words_of_kept(networks: int) -> str:
     return "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
 
 
-def _calibrate(meter: Meter, networks: int, out: Path | None, progress: Progress) -> None:
+def _calibrate(meter: Meter, networks: int, out: Path | None, progress: ProgressLine) -> None:
     from nas.latency.estimates import calibration
     from nas.report.calibration import ESTIMATES, write_calibration
     from nas.report.calibration import PICTURE as SCATTER
@@ -195,7 +195,8 @@ def _print_fit(found: Calibration) -> None:
     """Print how well a new latency table estimates."""
     from nas.report.calibration import comparison
 
-    print(f"\nfitted to {found.table.networks} networks; judged on {len(found.left_out)} that were left out of a fit\n")
+    judged = counted(len(found.left_out), "that was", "that were")
+    print(f"\nfitted to {found.table.networks} networks; judged on {judged} left out of a fit\n")
     print(comparison(found.left_out))
     if found.flagged:
         print(

@@ -172,13 +172,15 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
 def _overlay_video(options: argparse.Namespace) -> None:
     from nas.errors import DataError
     from nas.runs.trained import certificate_of, load_trained
+    from nas.video.frames import MARK as MARK_OF_VIDEO
     from nas.video.frames import name_of, opened, source_of
 
     source = source_of(options.video)
+    path = Path(options.out) / f"{name_of(source)}.overlay.mp4"
+    output.require_replaceable(path.parent, {path.name: MARK_OF_VIDEO}, "predict")
     with opened(source) as video:
         trained = load_trained(options.architecture, options.weights)
         labelling = trained_on.labelling_of(options, trained)
-        path = Path(options.out) / f"{name_of(source)}.overlay.mp4"
         segmenter = _segmenter(options, trained, labelling)
 
         from nas.video.overlays import Pace, write_overlays  # loads PyTorch, so errors above come first

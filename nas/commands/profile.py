@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
 
     tables, unknown = _tables_of(targets, meter_of, options.networks)
     allows = limits_of(study, dataset.num_classes)
-    common.say(f"estimating {options.samples} random draws and every published network, narrow and wide")
+    common.say(f"estimating {counted(options.samples, 'random draw')} and every published network, narrow and wide")
 
     def estimate(architecture: Architecture) -> float:
         return min(each.estimate(architecture, dataset.num_classes) for each in tables)
@@ -169,7 +169,7 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
     import space
     from nas.latency.estimates import calibration
     from nas.latency.estimates.shipped import shipped_table
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
 
     table = calibration.kept_table(meter)
     if table is None and networks is None and shipped_table(meter.target, meter.size, 1.0) is not None:
@@ -192,7 +192,7 @@ def _table(meter: Meter, networks: int | None) -> LatencyTable:
         if precision != "fp32":
             kind = f"in {precision} at this size yet, and none comes with the package"
         print(f"no latency table of this device {kind}: measuring {networks} random networks", flush=True)
-        calibration.measure_networks(meter, networks, Progress())
+        calibration.measure_networks(meter, networks, ProgressLine())
         table = calibration.calibrate(meter).table
     print(
         f"estimated from a latency table: fitted to {table.networks} measured networks, {table.error:.1%} off on "
@@ -306,15 +306,15 @@ def _knobs(reachability: Reachability) -> str:
 
     found = knobs(reachability.draws)[:MOST_KNOBS]
     if not found:
-        return f"{len(reachability.draws)} draws are too few to compare the values of an axis; give more --samples"
+        words = counted(len(reachability.draws), "draw is", "draws are")
+        return f"{words} too few to compare the values of an axis; give more --samples"
     rows = [
         (knob.axis, f"{knob.spread:.2f}x", "  ".join(f"{value}: {factor:.2f}" for value, factor, _ in knob.factors))
         for knob in found
     ]
-    return (
-        f"Factor of each choice on latency, all other choices being equal, over {len(reachability.draws)} draws\n"
-        + table(rows, ("axis", "spread", "factor by value"))
-    )
+    title = "Factor of each choice on latency, all other choices being equal, over"
+    draws = counted(len(reachability.draws), "draw")
+    return f"{title} {draws}\n{table(rows, ('axis', 'spread', 'factor by value'))}"
 
 
 def _forecast(
@@ -339,6 +339,6 @@ def _forecast(
     return (
         f"forecast of the search: {duration(found.training_seconds)} of training steps at {step:.2f} s each (timed on "
         f"{closest.name}, {closest.own:.1f} ms) and {duration(found.measuring_seconds)} of measuring "
-        f"about {found.candidates} candidates, plus scoring and export"
+        f"about {counted(found.candidates, 'candidate')}, plus scoring and export"
         + (f"; fewer are tried if that exceeds {counted(limit, 'minute')}" if limit else "")
     )

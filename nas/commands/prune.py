@@ -136,7 +136,7 @@ def _pruned(
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
 
     trained = load_trained(options.architecture, options.weights)
     output.require_other_folder(out, options.architecture, trained.weights)
@@ -160,7 +160,7 @@ def _pruned(
     require_data_for(target, dataset)
     require_inference(trained.architecture, labelling.size, num_classes, device=device)
     tuning = None if dataset is None else FineTuning(dataset=dataset, recipe=recipe, device=device)
-    progress = Progress()
+    progress = ProgressLine()
     network = trained.network(num_classes)
     height, width = labelling.size
     common.say(f"timing on {target} at {height}x{width}")

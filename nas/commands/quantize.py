@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from nas.latency import MeterOf
     from nas.latency.budget import Budget, Verdict
     from nas.latency.target import Target
-    from nas.quantization.fine_tuning import FineTuning
+    from nas.quantization.fine_tuning import QuantizationAwareTuning
     from nas.quantization.quantizer import QuantizationPlan
-    from nas.quantization.verdicts import Loss, Outcome
+    from nas.quantization.verdicts import Loss, TimedForm
     from nas.quantization.workflow import Quantized
 
 MOST_IMAGES = 300
@@ -132,7 +132,7 @@ def _quantized(
     from nas.quantization.workflow import Quantization
     from nas.runs.data_seen import seen_by
     from nas.runs.trained import load_trained
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
 
     trained = load_trained(options.architecture, options.weights)
     output.require_other_folder(out, options.architecture, trained.weights)
@@ -149,14 +149,14 @@ def _quantized(
         budget=budget,
         seen=seen_by(out, spec, findings.fingerprint),
         meter_of=meter_of,
-        progress=Progress(),
+        progress=ProgressLine(),
     ).run()
 
 
 def _print_result(out: Path, found: Quantized) -> None:
     """Print the table of all forms, and the certificate."""
     certificate = found.certificate
-    print(f"\n{table_of(found.outcomes, found.chosen, found.loss, found.refused)}\n")
+    print(f"\n{table_of(found.timed_forms, found.chosen, found.loss, found.refused)}\n")
     print(f"kept: {found.chosen.form}, mIoU {100 * (certificate.miou or 0):.2f} %")
     output.say_certificate(certificate, out)
     print(f"network in {out}")
@@ -182,12 +182,12 @@ def _targets(options: argparse.Namespace) -> tuple[Target, ...]:
     return tuple(found)
 
 
-def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> FineTuning | None:
+def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> QuantizationAwareTuning | None:
     """The fine-tuning that --epochs, --recipe and --device ask for; None without --epochs.
 
     Raises: UserError where no target is in INT8, or for an unknown recipe or device.
     """
-    from nas.quantization.fine_tuning import FineTuning
+    from nas.quantization.fine_tuning import QuantizationAwareTuning
     from nas.training import load_recipe
     from space.errors import UserError
 
@@ -200,7 +200,9 @@ def _tuning(options: argparse.Namespace, targets: Sequence[Target]) -> FineTunin
             f"--epochs: expected a target in INT8 to fine-tune for, got {', '.join(map(str, targets))}; leave --epochs "
             "out, or give a target such as onnxruntime:int8@cpu"
         )
-    return FineTuning(epochs=options.epochs, recipe=load_recipe(options.recipe), device=common.device(options))
+    return QuantizationAwareTuning(
+        epochs=options.epochs, recipe=load_recipe(options.recipe), device=common.device(options)
+    )
 
 
 def _points(text: str) -> float:
@@ -219,7 +221,7 @@ def _images(count: int) -> int:
     return count
 
 
-def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]) -> str:
+def table_of(timed_forms: Sequence[TimedForm], chosen: TimedForm, loss: Loss, refused: Mapping[str, str]) -> str:
     """The table of all forms, from the fastest to the slowest; last those that were `refused`, with the reason."""
     import textwrap
 
@@ -228,20 +230,20 @@ def table_of(outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: 
 
     rows = [
         (
-            str(outcome.form),
-            f"{outcome.latency.p50_milliseconds:.2f}{'?' if outcome.latency.flagged else ''}",
-            "-" if outcome.scored is None else f"{100 * outcome.scored.scores.miou:.2f}",
-            "-" if outcome.scored is None else loss.words(outcome.scored),
-            "-" if outcome.scored is None else f"{100 * outcome.scored.same_labels:.2f}",
-            verdict(outcome, chosen, outcomes, loss),
+            str(timed.form),
+            f"{timed.latency.p50_milliseconds:.2f}{'?' if timed.latency.flagged else ''}",
+            "-" if timed.scored is None else f"{100 * timed.scored.scores.miou:.2f}",
+            "-" if timed.scored is None else loss.words(timed.scored),
+            "-" if timed.scored is None else f"{100 * timed.scored.same_labels:.2f}",
+            verdict(timed, chosen, timed_forms, loss),
         )
-        for outcome in sorted(outcomes, key=lambda outcome: outcome.latency.p50_milliseconds)
+        for timed in sorted(timed_forms, key=lambda timed: timed.latency.p50_milliseconds)
     ]
     rows += [
         (form, "-", "-", "-", "-", f"left out: {textwrap.shorten(reason, LONGEST_REASON)}")
         for form, reason in refused.items()
     ]
     text = table(rows, ("target", "ms", "mIoU", "points lost", "same labels %", "verdict"))
-    if any(outcome.latency.flagged for outcome in outcomes):
+    if any(timed.latency.flagged for timed in timed_forms):
         text += "\n\n? timed while the machine was disturbed: `flagged` in the certificate says why"
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from nas.commands.shared import common, output
@@ -83,20 +84,13 @@ def run(options: argparse.Namespace) -> None:
 
 def _require_place(out: Path) -> None:
     """Raises: UserError for a folder that the page of one run cannot be written to without losing other files."""
-    from nas.report.summary import Summary
-    from nas.runs.folder import FIGURES, PAGE
-    from nas.storage.records import cached_record
+    from nas.report.page import MARKS
     from space.errors import UserError
 
     if out.suffix in (".yaml", ".html"):
         raise UserError(f"--out: expected a folder for the page of one run, got {out}; give {out.with_suffix('')}, say")
-    is_ours = cached_record(out / FIGURES, Summary) is not None  # of an earlier report
-    for name in (PAGE, FIGURES):
-        if (out / name).exists() and not is_ours:
-            raise UserError(
-                f"--out: expected a folder without {name}, got {out}, whose {name} would be lost; give another"
-            )
     output.require_folder(out)
+    output.require_replaceable(out, MARKS, "report")
 
 
 def _print(summary: Summary) -> None:
@@ -125,7 +119,7 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
     from nas.terminal import answering
     from space.errors import UserError
 
-    if out and (Path(out).suffix != ".yaml" or Path(out).exists()):
+    if out and (Path(out).suffix != ".yaml" or os.path.lexists(out)):
         raise UserError(f"--out: expected a new file that ends in .yaml, got {out}; give another one")
     if out:
         output.require_folder(Path(out).parent)  # before anything is read

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nas.commands.shared import common
+from nas.host.words import counted
 
 if TYPE_CHECKING:
     from nas.latency.target import Target
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     parameters, multiply_adds = (
         sum(getattr(layer, name) for layer in found) for name in ("parameters", "multiply_adds")
     )
-    cut = f", pruned in {len(architecture.channels)} groups of channels" if architecture.channels else ""
+    cut = f", pruned in {counted(len(architecture.channels), 'group')} of channels" if architecture.channels else ""
     print(
         f"\n{options.architecture}: {parameters:,} parameters, {multiply_adds / 1e9:.3f} G multiply-adds at "
         f"{size[0]}x{size[1]} with {classes} classes{cut}; key {architecture.key}"

@@ -187,12 +187,19 @@ def _require_folder(out: Path, architecture: Architecture, *, resume: bool) -> N
     """Raises: UserError for a folder that holds anything but a training to resume, or files that a training of this
     architecture may replace.
     """
+    from nas.runs.trial import read_progress
+    from nas.training.checkpoint import is_checkpoint
     from space import UserError
 
     begun = (out / CHECKPOINT).is_file()
     if not resume and (begun or (out / WEIGHTS).exists()):
         raise UserError(f"--out: {out} holds a training already; go on with --resume, or give another --out")
     output.require_folder_for("a training", out, CHECKPOINT)
+    if begun and not (is_checkpoint(out / CHECKPOINT) or read_progress(out).history):
+        raise UserError(
+            f"--out: expected a {CHECKPOINT} that `nas train` wrote, got another file in {out}, which would be lost; "
+            "give another folder"
+        )
     if not begun and (name := _first_of_others(out, architecture)):
         raise UserError(
             f"--out: expected a new folder, or one with a {CHECKPOINT} and --resume, got {out} with {name}, which "

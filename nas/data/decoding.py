@@ -22,6 +22,7 @@ from PIL import Image
 
 from nas.data.dataset import IGNORE
 from nas.errors import DataError
+from nas.host.words import counted
 
 MOST_PIXELS = 89_478_485
 """Pillow's own limit. Beyond it, a small file that unpacks to a huge picture is more likely than a photograph."""
@@ -126,7 +127,8 @@ def _opened(data: bytes, path: Path) -> Image.Image:
     """Open a JPEG, or a PNG whose chunks are intact, without decoding any pixel."""
     if not data.startswith((_JPEG, _PNG)):
         raise DataError(
-            f"{path} is not a readable JPEG or PNG ({len(data)} bytes{_format_hint(data)}); fetch or export it again"
+            f"{path} is not a readable JPEG or PNG ({counted(len(data), 'byte')}{_format_hint(data)}); fetch or export "
+            "it again"
         )
     if data.startswith(_PNG):
         _check_chunks(data, path)
@@ -143,14 +145,16 @@ def _opened(data: bytes, path: Path) -> Image.Image:
     except MemoryError:
         raise
     except Exception:  # Pillow's readers raise nearly anything for damaged bytes
-        raise DataError(f"{path} is not a readable JPEG or PNG ({len(data)} bytes); fetch or export it again") from None
+        raise DataError(
+            f"{path} is not a readable JPEG or PNG ({counted(len(data), 'byte')}); fetch or export it again"
+        ) from None
     if pixels > MOST_PIXELS:
         raise DataError(
             f"{path}: expected at most {MOST_PIXELS} pixels, got {image.height}x{image.width} (HxW); "
             "cut it into smaller pictures"
         )
     if pixels > len(data) * MOST_PIXELS_PER_BYTE["PNG" if data.startswith(_PNG) else "JPEG"]:
-        raise _damaged(path, f"{len(data)} bytes cannot hold {image.height}x{image.width} pixels")
+        raise _damaged(path, f"{counted(len(data), 'byte')} cannot hold {image.height}x{image.width} pixels")
     if data.startswith(_JPEG) and data.count(b"\xff\xda") > MOST_SCANS:
         raise _damaged(path, f"it has more than {MOST_SCANS} scans")
     return image
@@ -211,8 +215,8 @@ def _of_colours(pixels: NDArray[np.uint8], path: Path, colours: Sequence[tuple[i
     shown = ", ".join(f"#{value:06x}" for value in np.unique(unknown)[:MOST_SHOWN])
     if colours:
         raise DataError(
-            f"{path}: expected the colours of the class list, got {unknown.size} pixels of other colours ({shown}); "
-            "list them, or export the label without smoothing its edges"
+            f"{path}: expected the colours of the class list, got {counted(unknown.size, 'pixel')} of other colours "
+            f"({shown}); list them, or export the label without smoothing its edges"
         )
     raise DataError(
         f"{path}: expected label values as a grey or palette PNG, got colours ({shown}, ...); list the colour of every "

@@ -17,7 +17,7 @@ from nas.data.showings import ClassUniform
 from nas.errors import DataError
 from nas.host.cores import usable_cores
 from nas.host.room import whole_bytes
-from nas.host.words import one_line
+from nas.host.words import counted, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,8 +126,8 @@ def _require_memory(dataset: Dataset, batch_size: int, augmentation: Augmentatio
     if batch_size > most:
         advice = f"give a batch of {most} at most, or a smaller size" if most else "give a smaller size"
         raise DataError(
-            f"batch_size: expected a batch that fits into this machine's memory, got {batch_size} images of "
-            f"{height}x{width} (HxW), {batch_size * one / 2**30:.1f} GiB; {advice}"
+            "batch_size: expected a batch that fits into this machine's memory, got "
+            f"{counted(batch_size, 'image')} of {height}x{width} (HxW), {batch_size * one / 2**30:.1f} GiB; {advice}"
         )
 
 

@@ -12,7 +12,7 @@ does."""
 
 
 class Told(Protocol):
-    """Receives the progress of long work, as `nas.terminal.Progress` does."""
+    """Receives the progress of long work, as `nas.terminal.ProgressLine` does."""
 
     def over(self, what: str, of: int) -> AbstractContextManager[None]:
         """Context of work on `of` images; 0 for work that cannot be counted."""

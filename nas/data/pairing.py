@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 from nas.data.dataset import DataSpec, Split
 from nas.errors import DataError
+from nas.host.words import counted
 from nas.storage.files import OWNER, expanded
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
@@ -162,7 +163,8 @@ def _left_out(folder: Path, found: Listing) -> str:
     names = sorted(path.relative_to(folder).as_posix() for path in found.others.values())
     kinds = ", ".join(sorted({path.suffix.lower() for path in found.others.values()}))
     more = "" if len(names) <= MOST_NAMED else f" and {len(names) - MOST_NAMED} more"
-    return f"{folder}: {len(names)} files are not read ({kinds}): {', '.join(names[:MOST_NAMED])}{more}; convert them"
+    files, them = counted(len(names), "file is", "files are"), "it" if len(names) == 1 else "them"
+    return f"{folder}: {files} not read ({kinds}): {', '.join(names[:MOST_NAMED])}{more}; convert {them}"
 
 
 def _nearly(name: str, others: dict[str, Path]) -> str:

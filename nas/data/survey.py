@@ -25,6 +25,7 @@ from nas.data.long_work import Guard
 from nas.data.sample import Sample, digest
 from nas.errors import DataError
 from nas.host.cores import usable_cores
+from nas.host.words import counted
 
 BOTH: tuple[SplitName, ...] = ("train", "validation")
 STRETCHED = 1.5
@@ -220,7 +221,7 @@ def _odd_classes(
 def _odd_labels(samples: Sequence[Sample]) -> Iterable[str]:
     void = [sample for sample in samples if not any(sample.pixels)]
     if void:
-        yield f"{len(void)} labels are void everywhere, such as {void[0].label_path}"
+        yield f"{counted(len(void), 'label is', 'labels are')} void everywhere, such as {void[0].label_path}"
     seen: dict[int, tuple[tuple[int, int, int], Path]] = {}
     for sample in samples:
         for value, colour in sample.palette:
@@ -239,8 +240,8 @@ def _odd_images(dataset: Dataset, samples: Sequence[Sample]) -> Iterable[str]:
     if turned:
         kinds = ", ".join(f"{count} of orientation {value}" for value, count in sorted(turned.items()))
         yield (
-            f"{sum(turned.values())} images are turned as their EXIF asks ({kinds}); labels are expected to fit what "
-            "viewers show"
+            f"{counted(sum(turned.values()), 'image is', 'images are')} turned as EXIF asks ({kinds}); labels are "
+            "expected to fit what viewers show"
         )
     size, count = Counter(sample.size for sample in samples).most_common(1)[0]
     wanted = dataset.size
@@ -251,8 +252,8 @@ def _odd_images(dataset: Dataset, samples: Sequence[Sample]) -> Iterable[str]:
             f"are height and width swapped? sizes are HxW: {wanted[1]}x{wanted[0]}" if swapped else "is that intended?"
         )
         yield (
-            f"{count} images are {size[0]}x{size[1]} (HxW), networks see them at {wanted[0]}x{wanted[1]}, stretched "
-            f"by {max(ratio, 1 / ratio):.1f}; {advice}"
+            f"{counted(count, 'image is', 'images are')} {size[0]}x{size[1]} (HxW), but seen by networks at "
+            f"{wanted[0]}x{wanted[1]}, stretched by {max(ratio, 1 / ratio):.1f}; {advice}"
         )
 
 
@@ -260,12 +261,14 @@ def _copied(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
     for name, each in samples.items():
         images = {sample.image_digest for sample in each}
         if len(images) < len(each):
-            yield f"{len(each) - len(images)} of the {len(each)} {name} images are copies of others"
+            all_of = f"of the {len(each)} {name} images"
+            yield counted(len(each) - len(images), f"{all_of} is a copy of another", f"{all_of} are copies of others")
         telling = [sample for sample in each if np.count_nonzero(sample.pixels) > 1]
         pairs = {(sample.image_digest, sample.label_digest) for sample in telling}
         copies = len(pairs) - len({label for _, label in pairs})
         if copies:
-            yield f"{copies} {name} labels are copies of others although their images differ: are the pairs right?"
+            are_copies = counted(copies, f"{name} label is a copy of another", f"{name} labels are copies of others")
+            yield f"{are_copies} although the images differ: are the pairs right?"
 
 
 def _shared(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
@@ -274,7 +277,8 @@ def _shared(samples: dict[SplitName, list[Sample]]) -> Iterable[str]:
     digests = {name: [sample.image_digest for sample in each] for name, each in samples.items()}
     again = len({*digests["train"]} & {*digests["validation"]})
     if again:
-        yield f"{again} validation images are training images too: scores on them say little"
+        are_both = counted(again, "validation image is a training image", "validation images are training images")
+        yield f"{are_both} too: such scores say little"
 
 
 def _fingerprint(dataset: Dataset, samples: dict[SplitName, list[Sample]]) -> Fingerprint:

@@ -14,6 +14,9 @@ def one_line(text: object, most: int | None = None, *, end: bool = False) -> str
     return line[-most:] if end else line[:most]
 
 
-def counted(count: float, noun: str) -> str:
-    """A number with a noun that takes an `s` in the plural: `1 epoch`, `2 epochs`."""
-    return f"{count:.12g} {noun}{'' if count == 1 else 's'}"
+def counted(count: float, one: str, more: str = "") -> str:
+    """A number with words that agree with it: `1 epoch`, `2 epochs`; `1 latency is`, `2 latencies are`.
+
+    `one`, `more`: the words after 1 and after any other number; without `more`, the latter are `one` with an `s`.
+    """
+    return f"{count:.12g} {one if count == 1 else more or f'{one}s'}"

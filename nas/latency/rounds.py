@@ -15,7 +15,7 @@ from nas.latency.record import Latency
 from nas.latency.scope import scope_of
 from nas.latency.several import anchored, pooled
 from nas.latency.target import Target
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space.architecture import Architecture
 
 
@@ -25,7 +25,7 @@ def in_rounds(
     graphs: Mapping[str, bytes],
     rounds: int,
     within: float,
-    progress: Progress,
+    progress: ProgressLine,
 ) -> tuple[dict[str, Latency], dict[str, UnmeasuredError]]:
     """Latencies of networks, each timed in as many processes as there are rounds, and the errors of those that could
     not be timed, which are left out of later rounds. Networks in `graphs` are timed as these ONNX graphs. If the device

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from nas.errors import TargetError
 from nas.host.cores import usable_cores
+from nas.host.words import counted
 from space.errors import nearest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -133,6 +134,7 @@ class Target:
         cores = usable_cores()
         if self.threads is not None and self.threads > cores:
             raise TargetError(
-                f"{self} asks for {self.threads} threads, but {cores} cores are available here; ask for at most {cores}"
+                f"{self} asks for {self.threads} threads, but {counted(cores, 'core is', 'cores are')} available here; "
+                f"ask for at most {cores}"
             )
         return self.threads or cores

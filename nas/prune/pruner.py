@@ -16,7 +16,7 @@ from nas.prune.plan import PruningPlan
 from nas.prune.recovery import Recover, recover
 from nas.prune.tuning import FineTuning
 from nas.prune.weighing import Weigh, Weighed, weighed
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from pruning import importances
 from pruning.allocation import FULL_ENOUGH, LOWER, Allocation, allocate, require_reachable
 from pruning.check import UntraceableError, differing_groups
@@ -65,7 +65,7 @@ class Pruner:
     """Restores the accuracy of a cut network, on this or another machine."""
     said: Callable[[str], None] = _silence
     """Receives a line for each cut that is tried or made, and for each epoch."""
-    progress: Progress = field(default_factory=partial(Progress, silent=True))
+    progress: ProgressLine = field(default_factory=partial(ProgressLine, silent=True))
     """Shows the progress of long steps."""
 
     def __post_init__(self) -> None:

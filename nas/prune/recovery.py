@@ -6,19 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nas.prune.tuning import FineTuning
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from nas.training.loaders import statistics_of
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.trainer import Trainer
 from space.network import Network
 
-Recover = Callable[[Network, Network, int, FineTuning, Callable[[str], None], Progress], None]
+Recover = Callable[[Network, Network, int, FineTuning, Callable[[str], None], ProgressLine], None]
 """`recover`, or a function that has it done on another machine."""
 STATISTICS_BATCHES = 32  # batches for fresh batch-norm statistics after a cut
 
 
 def recover(
-    network: Network, teacher: Network, epochs: int, tuning: FineTuning, said: Callable[[str], None], progress: Progress
+    network: Network,
+    teacher: Network,
+    epochs: int,
+    tuning: FineTuning,
+    said: Callable[[str], None],
+    progress: ProgressLine,
 ) -> None:
     """Give `network` fresh batch-norm statistics, then train it for some epochs with the whole network as its teacher.
 

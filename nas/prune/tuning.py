@@ -16,7 +16,7 @@ from pruning.importance import Batch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FineTuning:
-    """Data, a recipe, and the device to compute on."""
+    """The data and recipe that a network is weighed and fine-tuned by while it is pruned, and the device."""
 
     dataset: Dataset
     recipe: Recipe

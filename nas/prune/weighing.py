@@ -13,7 +13,7 @@ from nas.data import endless
 from nas.host.memory import fitting_batch
 from nas.prune.plan import PruningPlan
 from nas.prune.tuning import FineTuning
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from nas.training.loss import segmentation_loss
 from pruning import importances
 from pruning.damage import Damage, assumed_damage, observations, observed_damage
@@ -38,11 +38,13 @@ class Weighed:
 
 
 Said = Callable[[str], None]
-Weigh = Callable[[Network, PruningPlan, "FineTuning | None", Said, Progress], Weighed]
+Weigh = Callable[[Network, PruningPlan, "FineTuning | None", Said, ProgressLine], Weighed]
 """`weighed`, or a function that has it done on another machine."""
 
 
-def weighed(network: Network, plan: PruningPlan, tuning: FineTuning | None, said: Said, progress: Progress) -> Weighed:
+def weighed(
+    network: Network, plan: PruningPlan, tuning: FineTuning | None, said: Said, progress: ProgressLine
+) -> Weighed:
     """Score the channels of `network` and observe the damage of cuts; without `tuning`, derive it from the scores.
     `progress` counts the images, and `said` receives a note where memory limits how many images at a time make a score
     or the statistics of batch norms.

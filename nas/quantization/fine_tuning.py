@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nas.data import Dataset
 from nas.export.grid import Grid
 from nas.latency.machine import lane
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from nas.training import Recipe
 from nas.training.room import require_room
 from nas.training.trainer import Trainer
@@ -20,7 +20,7 @@ RATE_SHARE = 0.05  # share of the recipe's learning rate: a trained network only
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning:
+class QuantizationAwareTuning:
     """Settings of quantization-aware fine-tuning."""
 
     epochs: int
@@ -58,9 +58,9 @@ def fine_tuned(
     network: Network,
     dataset: Dataset,
     grid: Grid,
-    tuning: FineTuning,
+    tuning: QuantizationAwareTuning,
     said: Callable[[str], None],
-    progress: Progress | None = None,
+    progress: ProgressLine | None = None,
 ) -> Network:
     """A copy of `network` that was trained while rounded to `grid`, towards the labels and the floating-point outputs
     of `network` (arXiv 1712.05877). `said` receives a line for each epoch, with scores of the rounded network;
@@ -71,7 +71,7 @@ def fine_tuned(
     Raises: TrainingError when the loss is no longer finite; ArchitectureError when training needs more memory than
     there is.
     """
-    progress = progress or Progress(silent=True)
+    progress = progress or ProgressLine(silent=True)
     trainer = Trainer(
         network.architecture,
         dataset,

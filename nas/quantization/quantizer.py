@@ -28,14 +28,14 @@ from nas.latency.meter import MeasuresFinished
 from nas.latency.target import Target
 from nas.latency.worker.replies import reason_of, was_ended
 from nas.quantization.calibration import IMAGES, calibration_images
-from nas.quantization.fine_tuning import FineTuning, fine_tuned
+from nas.quantization.fine_tuning import QuantizationAwareTuning, fine_tuned
 from nas.quantization.forms import Form, floating
 from nas.quantization.ranges import wide_layers, wide_words
 from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
-from nas.quantization.verdicts import Loss, Outcome, fastest_whole, is_faster
-from nas.terminal import Progress
+from nas.quantization.verdicts import Loss, TimedForm, fastest_whole, is_faster
+from nas.terminal import ProgressLine
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -55,7 +55,7 @@ class QuantizationPlan:
     """Number of training images for the ranges of activations."""
     within: float = 0.015
     """Half of the 95 % interval of each latency, as a share of it."""
-    tuning: FineTuning | None = None
+    tuning: QuantizationAwareTuning | None = None
     """Fine-tuning where INT8 loses more points than allowed; None: no fine-tuning."""
 
 
@@ -85,7 +85,7 @@ class Quantizer:
         plan: QuantizationPlan,
         meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresFinished]],
         said: Callable[[str], None],
-        progress: Progress | None = None,
+        progress: ProgressLine | None = None,
     ) -> None:
         """`said` receives the findings line by line, and `progress` shows long steps. Afterwards `refused` has the
         reasons, by name, for each form that its runtime refused or crashed on.
@@ -96,23 +96,23 @@ class Quantizer:
         self._plan = plan
         self._meter_of = meter_of
         self._said = said
-        self._progress = progress or Progress(silent=True)
+        self._progress = progress or ProgressLine(silent=True)
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
         self._runner = Runner(dataset.size)
         # By whether operations between convolutions are quantized too, and whether the graph is for a GPU.
         self._tuned: dict[tuple[bool, bool], Source | None] = {}
 
-    def outcomes(self) -> tuple[Loss, list[Outcome]]:
+    def timed_forms(self) -> tuple[Loss, list[TimedForm]]:
         """The allowed loss, and all forms that were timed.
 
         Raises: UserError when no target can be timed here in full precision or the data cannot be read; WorkerError
         when a measuring process was ended from outside.
         """
         with self._started, contextlib.closing(self._runner):
-            return self._outcomes()
+            return self._timed_forms()
 
-    def _outcomes(self) -> tuple[Loss, list[Outcome]]:
+    def _timed_forms(self) -> tuple[Loss, list[TimedForm]]:
         with lane.shared():
             graph = onnx_bytes(self._network, self._dataset.size, labels=True)
         forms = [Form(target=target, graph=graph) for target in floating(self._plan.targets)]
@@ -121,8 +121,8 @@ class Quantizer:
         miou, scored = self._scores([each.form for each in tried])
         loss = Loss(miou=miou, points=self._plan.points)
         self._said(f"PyTorch in float32: mIoU {100 * miou:.2f} %")
-        outcomes = self._with_scores(tried, scored, loss)
-        self._require_whole(forms, outcomes)
+        timed_forms = self._with_scores(tried, scored, loss)
+        self._require_whole(forms, timed_forms)
         to_quantize = [target for target in self._plan.targets if target.precision == "int8"]
         if to_quantize:
             images: list[Image] = []
@@ -134,19 +134,19 @@ class Quantizer:
             if wide := wide_words(wide_layers(self._network, on_gpu=on_gpu)):
                 self._said(wide)
             for target in to_quantize:
-                outcomes += self._quantized(source, target, fastest_whole(outcomes), loss, images)
-        return loss, outcomes
+                timed_forms += self._quantized(source, target, fastest_whole(timed_forms), loss, images)
+        return loss, timed_forms
 
-    def _require_whole(self, forms: Sequence[Form], outcomes: Sequence[Outcome]) -> None:
-        if all(each.form.target.precision != "fp32" for each in outcomes):
+    def _require_whole(self, forms: Sequence[Form], timed_forms: Sequence[TimedForm]) -> None:
+        if all(each.form.target.precision != "fp32" for each in timed_forms):
             raise TargetError(
                 f"expected a target that runs the network in full precision, got none of "
                 f"{', '.join(map(str, forms))}; the reasons are above, give another --target"
             )
 
     def _quantized(
-        self, source: Source, target: Target, replaced: Outcome, loss: Loss, images: Sequence[Image]
-    ) -> list[Outcome]:
+        self, source: Source, target: Target, replaced: TimedForm, loss: Loss, images: Sequence[Image]
+    ) -> list[TimedForm]:
         """The INT8 forms on one target."""
         ways = {"convolutions": False, "convolutions and what lies between": True}
         forms = [self._form(source, target, words, between=between) for words, between in ways.items()]
@@ -162,7 +162,7 @@ class Quantizer:
         if any(loss.allows(_scores_of(each)) for each in scored):
             self._say_untuned(target, f"it loses no more than {loss.points:g} points")
             return found
-        best = min(scored, key=lambda outcome: outcome.latency.p50_milliseconds)
+        best = min(scored, key=lambda timed: timed.latency.p50_milliseconds)
         between = ways[best.form.words]
         tuned = self._fine_tuned(source, best.form, _scores_of(best), loss, between=between)
         if tuned is not None:
@@ -187,9 +187,9 @@ class Quantizer:
         return found
 
     def _with_scores(
-        self, tried: Sequence[Outcome], scored: Sequence[FormScores | UnmeasuredError], loss: Loss
-    ) -> list[Outcome]:
-        """The outcomes with their scores, without forms that their runtime could not run, which are reported."""
+        self, tried: Sequence[TimedForm], scored: Sequence[FormScores | UnmeasuredError], loss: Loss
+    ) -> list[TimedForm]:
+        """The timed forms with their scores, without forms that their runtime could not run, which are reported."""
         found = []
         for each, scores in zip(tried, scored, strict=True):
             if isinstance(scores, UnmeasuredError):
@@ -232,7 +232,7 @@ class Quantizer:
         self._said(f"{form}: {loss.words(scores)} points lost{'' if better else ', no improvement: left out'}")
         return (tuned, form, scores) if better else None
 
-    def _tune(self, source: Source, quantized: bytes, tuning: FineTuning) -> Source | None:
+    def _tune(self, source: Source, quantized: bytes, tuning: QuantizationAwareTuning) -> Source | None:
         """The network fine-tuned for the grid of a `quantized` graph; None where the loss does not stay finite."""
         try:
             grid = grid_of(self._network, quantized)
@@ -279,7 +279,7 @@ class Quantizer:
             words += f", fine-tuned for {counted(source.epochs, 'epoch')}"
         return Form(target=target, graph=graph, words=words, tuned=source.tuned, epochs=source.epochs)
 
-    def _tried(self, form: Form, scored: FormScores | None = None) -> list[Outcome]:
+    def _tried(self, form: Form, scored: FormScores | None = None) -> list[TimedForm]:
         """The form with its latency; nothing where the runtime refuses it or crashes on it, so that the other forms are
         still tried.
         """
@@ -292,7 +292,7 @@ class Quantizer:
             return []
         score = "" if scored is None else f", mIoU {100 * scored.scores.miou:.2f} %"
         self._said(f"{form}: {latency}{score}")
-        return [Outcome(form=form, latency=latency, scored=scored)]
+        return [TimedForm(form=form, latency=latency, scored=scored)]
 
     def _calibration_images(self, first: list[Image]) -> Iterator[Image]:
         """Calibration images; the first ones are also kept in `first`, for comparing convolutions."""
@@ -315,6 +315,6 @@ class Quantizer:
         return scores.miou, found
 
 
-def _scores_of(outcome: Outcome) -> FormScores:
-    assert outcome.scored is not None
-    return outcome.scored
+def _scores_of(timed: TimedForm) -> FormScores:
+    assert timed.scored is not None
+    return timed.scored

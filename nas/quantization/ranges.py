@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.export.quantized import FEWEST_CHANNELS, weight_steps
+from nas.host.words import counted
 from space.network import Network
 
 FEWEST_STEPS = 2.5  # grid steps in a channel's typical weight at which rounding changes it by 10 % on average
@@ -53,10 +54,9 @@ def wide_words(layers: tuple[WideLayer, ...]) -> str:
         return ""
     names = [f"{each.name} (re-parameterised)" if each.folded else each.name for each in layers[:NAMED]]
     more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
-    convolutions = "convolution range" if len(layers) == 1 else "convolutions range"
     return (
-        f"note: weights of {len(layers)} {convolutions} so widely that INT8 rounds most of them by 10 % or more: "
-        f"{', '.join(names)}{more}"
+        f"note: weights of {counted(len(layers), 'convolution')} range so widely that INT8 rounds most of them by "
+        f"10 % or more: {', '.join(names)}{more}"
     )
 
 

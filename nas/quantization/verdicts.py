@@ -1,4 +1,4 @@
-"""The outcomes of a network's forms, and the choice of the one to keep."""
+"""The timed forms of a network, and the choice of the one to keep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Way = TypeVar("Way")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
+class TimedForm:
     """A form with its latency and scores."""
 
     form: Form
@@ -89,22 +89,22 @@ def reference_of(latency: Latency) -> Target:
     return Target.parse(latency.target).of_reference()
 
 
-def fastest_whole(outcomes: Sequence[Outcome]) -> Outcome:
+def fastest_whole(timed_forms: Sequence[TimedForm]) -> TimedForm:
     """The fastest form in full precision, which a lower precision would replace."""
-    whole = [outcome for outcome in outcomes if outcome.form.target.precision == "fp32"]
-    return min(whole, key=lambda outcome: outcome.latency.p50_milliseconds)
+    whole = [timed for timed in timed_forms if timed.form.target.precision == "fp32"]
+    return min(whole, key=lambda timed: timed.latency.p50_milliseconds)
 
 
-def against(outcome: Outcome, whole: Outcome, loss: Loss) -> str:
+def against(timed: TimedForm, whole: TimedForm, loss: Loss) -> str:
     """Why a form cannot be kept; empty for one that is significantly faster than `whole` and accurate enough."""
-    if outcome is whole:
+    if timed is whole:
         return "the form that others would replace"
-    if not is_faster(outcome.latency, whole.latency):
-        return times(outcome.latency, whole.latency, str(whole.form))
-    if outcome.scored is None:
+    if not is_faster(timed.latency, whole.latency):
+        return times(timed.latency, whole.latency, str(whole.form))
+    if timed.scored is None:
         return "not scored"
-    if not loss.allows(outcome.scored):
-        return f"loses {loss.of(outcome.scored):.3f} points of mIoU, {loss.points:g} allowed"
+    if not loss.allows(timed.scored):
+        return f"loses {loss.of(timed.scored):.3f} points of mIoU, {loss.points:g} allowed"
     return ""
 
 
@@ -117,13 +117,13 @@ def times(one: Latency, other: Latency, name: str) -> str:
     return f"{words}, not significantly {'slower' if ratio >= 1 else 'faster'}"
 
 
-def kept(outcomes: Sequence[Outcome], loss: Loss) -> Outcome:
+def kept(timed_forms: Sequence[TimedForm], loss: Loss) -> TimedForm:
     """The form to keep: the `unbeaten` one of the acceptable forms, or the fastest in full precision where there are
     none.
     """
-    whole = fastest_whole(outcomes)
-    good = [outcome for outcome in outcomes if outcome is not whole and not against(outcome, whole, loss)]
-    return unbeaten(good or [whole], lambda outcome: outcome.latency)
+    whole = fastest_whole(timed_forms)
+    good = [timed for timed in timed_forms if timed is not whole and not against(timed, whole, loss)]
+    return unbeaten(good or [whole], lambda timed: timed.latency)
 
 
 class GivenUpError(Exception):
@@ -135,21 +135,21 @@ class GivenUpError(Exception):
 
 
 def certified(
-    outcomes: Sequence[Outcome],
+    timed_forms: Sequence[TimedForm],
     loss: Loss,
-    certify: Callable[[Sequence[Outcome], Outcome, Callable[[Latency], None]], Certificate],
+    certify: Callable[[Sequence[TimedForm], TimedForm, Callable[[Latency], None]], Certificate],
     measure: Callable[[Form], Latency],
     said: Callable[[str], None],
-) -> tuple[list[Outcome], Outcome, Certificate]:
-    """The final outcomes, the form that is kept, and its certificate.
+) -> tuple[list[TimedForm], TimedForm, Certificate]:
+    """All timed forms, the one that is kept, and its certificate.
 
-    `certify` times the chosen form again and passes on the latency before it writes anything; this becomes the latency
-    of its outcome. A form that is not significantly faster this time too is given up for the next best, and finally for
+    `certify` times the chosen form again and passes on the latency before it writes anything; this becomes its
+    latency. A form that is not significantly faster this time too is given up for the next best, and finally for
     full precision: even on a busy machine, no form is kept that did not win twice. The form that it would replace is
     timed again first, by `measure`: otherwise, when a machine changes its speed, a form could win against an outdated
     latency.
     """
-    found, timed_anew = list(outcomes), set[Form]()
+    found, timed_anew = list(timed_forms), set[Form]()
     while True:
         whole, chosen = fastest_whole(found), kept(found, loss)
         if chosen is not whole and whole.form not in timed_anew:
@@ -159,7 +159,7 @@ def certified(
             found, _ = timed_again(found, whole, again)
             continue
 
-        def require(latency: Latency, chosen: Outcome = chosen, whole: Outcome = whole) -> None:
+        def require(latency: Latency, chosen: TimedForm = chosen, whole: TimedForm = whole) -> None:
             reason = "" if chosen is whole else against(replace(chosen, latency=latency), whole, loss)
             if reason:
                 raise GivenUpError(latency, reason)
@@ -172,15 +172,17 @@ def certified(
             found, _ = timed_again(found, chosen, error.latency)
 
 
-def timed_again(outcomes: Sequence[Outcome], one: Outcome, latency: Latency) -> tuple[list[Outcome], Outcome]:
-    """All outcomes with the new latency of one of them, and that outcome."""
+def timed_again(
+    timed_forms: Sequence[TimedForm], one: TimedForm, latency: Latency
+) -> tuple[list[TimedForm], TimedForm]:
+    """All forms with the new latency of one of them, and that form."""
     again = replace(one, latency=latency)
-    return [again if each is one else each for each in outcomes], again
+    return [again if each is one else each for each in timed_forms], again
 
 
-def verdict(outcome: Outcome, chosen: Outcome, outcomes: Sequence[Outcome], loss: Loss) -> str:
+def verdict(timed: TimedForm, chosen: TimedForm, timed_forms: Sequence[TimedForm], loss: Loss) -> str:
     """The verdict on a form: `kept`, or why it was not."""
-    if outcome is chosen:
+    if timed is chosen:
         return "kept"
-    whole = chosen if chosen.form.target.precision == "fp32" else fastest_whole(outcomes)
-    return against(outcome, whole, loss) or times(outcome.latency, chosen.latency, str(chosen.form))
+    whole = chosen if chosen.form.target.precision == "fp32" else fastest_whole(timed_forms)
+    return against(timed, whole, loss) or times(timed.latency, chosen.latency, str(chosen.form))

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 
 from nas.data import Dataset
 from nas.host.memory import require_inference
+from nas.host.words import counted
 from nas.latency import Meter, MeterOf
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.several import measure_in_processes
 from nas.quantization.forms import Form
 from nas.quantization.quantizer import QuantizationPlan, Quantizer
-from nas.quantization.verdicts import Loss, Outcome, certified, timed_again, verdict
+from nas.quantization.verdicts import Loss, TimedForm, certified, timed_again, verdict
 from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.data_seen import DataSeen
 from nas.runs.labelling import Labelling
 from nas.runs.trained import Trained
 from nas.runs.winner import Certification, Finished, write_winner
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 
 if TYPE_CHECKING:
     from space.network import Network
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 class Quantized:
     """The forms of a network, and the certificate of the one that was kept."""
 
-    outcomes: Sequence[Outcome]
+    timed_forms: Sequence[TimedForm]
     """All forms that were timed; that of `chosen` has the certified latency."""
-    chosen: Outcome
+    chosen: TimedForm
     loss: Loss
     refused: Mapping[str, str]
     """The reasons, by name, for the forms that their runtime refused or crashed on."""
@@ -61,13 +62,13 @@ class Quantization:
     seen: DataSeen | None = None
     """Record of the data, to be kept beside the network."""
     meter_of: MeterOf = Meter
-    progress: Progress = field(default_factory=partial(Progress, silent=True))
+    progress: ProgressLine = field(default_factory=partial(ProgressLine, silent=True))
     """Shows long steps."""
 
     def run(self) -> Quantized:
         """Time and score every form, keep one and write it to the folder with its certificate.
 
-        Raises: UserError for weights that do not fit, too little memory, and as `Quantizer.outcomes` and
+        Raises: UserError for weights that do not fit, too little memory, and as `Quantizer.timed_forms` and
         `write_winner`; WorkerError as these.
         """
         dataset, tuning = self.dataset, self.plan.tuning
@@ -75,13 +76,14 @@ class Quantization:
         if tuning is not None:
             tuning.require_memory(self.trained.architecture, dataset)
         network = self.trained.network(dataset.num_classes)
-        self.said(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
+        images = counted(len(dataset.validation), "validation image")
+        self.said(f"scoring {images} in float32 and as each target runs it")
         quantizer = Quantizer(network, dataset, self.plan, self.meter_of, self.said, self.progress)
-        loss, outcomes = quantizer.outcomes()
+        loss, timed_forms = quantizer.timed_forms()
         certify = partial(self._certify, network, loss, quantizer.refused)
-        outcomes, chosen, certificate = certified(outcomes, loss, certify, self._measure, self.said)
+        timed_forms, chosen, certificate = certified(timed_forms, loss, certify, self._measure, self.said)
         return Quantized(
-            outcomes=outcomes, chosen=chosen, loss=loss, refused=quantizer.refused, certificate=certificate
+            timed_forms=timed_forms, chosen=chosen, loss=loss, refused=quantizer.refused, certificate=certificate
         )
 
     def _measure(self, form: Form) -> Latency:
@@ -94,8 +96,8 @@ class Quantization:
         network: Network,
         loss: Loss,
         refused: Mapping[str, str],
-        outcomes: Sequence[Outcome],
-        chosen: Outcome,
+        timed_forms: Sequence[TimedForm],
+        chosen: TimedForm,
         require: Callable[[Latency], None],
     ) -> Certificate:
         """Time the chosen form again, and write it to the folder unless `require` raises an error at its latency."""
@@ -105,7 +107,7 @@ class Quantization:
             labelling=Labelling.of(self.dataset),
             dataset=self.dataset,
             deployed=_deployed(chosen, loss),
-            compared=lambda latency: compared_of(*timed_again(outcomes, chosen, latency), loss, refused),
+            compared=lambda latency: compared_of(*timed_again(timed_forms, chosen, latency), loss, refused),
             seen=self.seen,
         )
         certification = Certification(
@@ -119,7 +121,7 @@ class Quantization:
         return write_winner(self.folder, finished, certification)
 
 
-def _deployed(chosen: Outcome, loss: Loss) -> Deployed:
+def _deployed(chosen: TimedForm, loss: Loss) -> Deployed:
     """The chosen form as it ships."""
     assert chosen.scored is not None, "nothing is kept that was not scored"
     return Deployed(
@@ -134,17 +136,17 @@ def _deployed(chosen: Outcome, loss: Loss) -> Deployed:
 
 
 def compared_of(
-    outcomes: Sequence[Outcome], chosen: Outcome, loss: Loss, refused: Mapping[str, str]
+    timed_forms: Sequence[TimedForm], chosen: TimedForm, loss: Loss, refused: Mapping[str, str]
 ) -> tuple[ComparedForm, ...]:
     """All forms that were compared, the chosen one included."""
     found = [
         ComparedForm.of(
-            str(outcome.form),
-            outcome.latency,
-            verdict(outcome, chosen, outcomes, loss),
-            miou=None if outcome.scored is None else outcome.scored.scores.miou,
-            same_labels=None if outcome.scored is None else outcome.scored.same_labels,
+            str(timed.form),
+            timed.latency,
+            verdict(timed, chosen, timed_forms, loss),
+            miou=None if timed.scored is None else timed.scored.scores.miou,
+            same_labels=None if timed.scored is None else timed.scored.same_labels,
         )
-        for outcome in outcomes
+        for timed in timed_forms
     ]
     return (*found, *(ComparedForm.refused(form, f"left out: {reason}") for form, reason in refused.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nas.host.words import counted
 from nas.latency.budget import Budget, settling, settling_in
 from nas.latency.record import Latency
 from nas.latency.target import Target
@@ -40,9 +41,10 @@ def notes(study: Study, latencies: Sequence[Latency]) -> tuple[str, ...]:
     found = []
     flagged = sum(bool(latency.flagged) for latency in latencies)
     if flagged:
+        candidates = f"of {len(latencies)} candidates' latencies"
         found.append(
-            f"{flagged} of {len(latencies)} candidates' latencies are flagged as disturbed; their intervals may be "
-            "too narrow."
+            f"{counted(flagged, f'{candidates} is', f'{candidates} are')} flagged as disturbed; flagged intervals may "
+            "be too narrow."
         )
     conditions = {(str(Target.parse(each.target).of_reference()), each.height, each.width) for each in latencies}
     if len(conditions) > 1:
@@ -73,8 +75,8 @@ def pretrained_notes(begun: Sequence[Pretrained]) -> tuple[str, ...]:
     if not bare:
         return ()
     return (
-        f"{bare} of {len(begun)} candidates could use no layer of the pretrained weights in init: they began with "
-        "random weights, so their scores are the result of less training than those of the others.",
+        f"{bare} of {len(begun)} candidates could use no layer of the pretrained weights in init and began with random "
+        "weights: such scores are the result of less training than the others.",
     )
 
 

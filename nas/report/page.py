@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nas.host.words import counted
 from nas.report import formats, palette
 from nas.report.curves import curves
 from nas.report.going import going_words
@@ -27,6 +28,12 @@ from nas.storage.ownership import is_owned
 from nas.terminal import percent
 from space import strict
 
+GENERATOR = "nas report"
+MARKS: Mapping[str, str] = {
+    PAGE: f'<meta name="generator" content="{GENERATOR}">',
+    FIGURES: "\nbudget_milliseconds: ",
+}
+"""Text that identifies a file of an earlier report; outside of a run's folder only such files are replaced."""
 ORIGINS: Mapping[Origin, str] = {
     "seed": "published, scaled",
     "random": "random",
@@ -88,6 +95,7 @@ def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
         dark=palette.DARK,
         printed=palette.PRINTED,
         figures=FIGURES,
+        generator=GENERATOR,
     )  # fmt: skip
 
 
@@ -103,6 +111,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "counted": counted,
         "percent": percent,
         "quantity": formats.quantity,
         "giga": formats.giga,

@@ -60,12 +60,12 @@ def draw_samples(run: RunFolder, winner: Path) -> Samples:
     """
     from nas.data import load
     from nas.latency.machine import lane
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
     from nas.training.prediction import predict
 
     colours: Mapping[str, str] = {}
     try:
-        dataset = load(run.study().data, guard=lane.shared_on("cpu"), told=Progress())
+        dataset = load(run.study().data, guard=lane.shared_on("cpu"), told=ProgressLine())
         shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
         colours = dict(zip(dataset.classes, shades, strict=True))
         network = load_trained(str(winner), None).network(dataset.num_classes)

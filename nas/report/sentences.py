@@ -19,7 +19,7 @@ def headline(summary: Summary) -> str:
         trained = sum(bool(each.epochs) for each in summary.trials)
         return (
             f"No winner yet for {summary.budget} on {where}: {counted(len(summary.trials), 'candidate')} proposed, "
-            f"{trained} of them trained. Resume with `nas search --resume`."
+            f"{trained} trained. Resume with `nas search --resume`."
         )
     certificate, timing = winner.certificate, winner.timing
     statistic = "" if summary.statistic == "p50" else f" ({summary.statistic} {timing.milliseconds:.2f} ms)"
@@ -45,9 +45,10 @@ def _answers(summary: Summary, where: str) -> str:
         trained = sum(bool(each.epochs) for each in summary.trials)
         return (
             f"No winners yet for {summary.budget} on {where}: {counted(len(summary.trials), 'candidate')} proposed, "
-            f"{trained} of them trained. Resume with `nas search --resume`."
+            f"{trained} trained. Resume with `nas search --resume`."
         )
-    count = f"{len(found)} of {len(summary.answers)} budgets have a winner"
+    budgets = f"of {len(summary.answers)} budgets"
+    count = counted(len(found), f"{budgets} has a winner", f"{budgets} have a winner")
     return f"{count}{f' on {places.pop()}' if one else ''}. {'; '.join(found)}."
 
 
@@ -69,9 +70,8 @@ def _effort(effort: Effort) -> str:
         return (
             "There is no random control: no random draw was trained in full, in this run or in one that it took over."
         )
-    earlier = f", {effort.earlier_draws} of them in runs that this one took over" if effort.earlier_draws else ""
-    verb = "was" if effort.draws == 1 else "were"
-    drawn = f"{counted(effort.draws, 'random draw')} {verb} trained in full{earlier}."
+    earlier = f", {effort.earlier_draws} in runs that this one took over" if effort.earlier_draws else ""
+    drawn = f"{counted(effort.draws, 'random draw was', 'random draws were')} trained in full{earlier}."
     if not effort.guided_trials:
         return f"{drawn} No guided candidate was trained to compare with."
     random, guided = (

@@ -138,12 +138,13 @@ def take_over(run: RunFolder, study: Study, seen: Fingerprint, sources: Sequence
                 f"among its {len(proposed)}; leave it out"
             )
         scored = sum(each.miou is not None for each in useful)
-        latencies = sum(each.latency is not None for each in (*useful, *timed))
+        reused = counted(sum(each.latency is not None for each in (*useful, *timed)), "latency", "latencies")
+        if not same_target:
+            reused = f"no latencies: they are for {_words_on(before)}"
         left = len(proposed) - len(useful)
         words.append(
             f"from    {source.root}: {counted(scored, 'trained candidate')}"
-            f"{f' ({left} left out, from another space or unfinished)' if left else ''}, "
-            f"{f'{latencies} latencies' if same_target else f'no latencies: they are for {_words_on(before)}'}"
+            f"{f' ({left} left out, from another space or unfinished)' if left else ''}, {reused}"
         )
         found += (*useful, *timed)
     write_earlier(run, Earlier(trials=tuple(found)))

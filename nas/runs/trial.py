@@ -241,7 +241,7 @@ class Pretrained:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The epochs of one phase of a trial."""
+    """The progress of a trial in one phase: its finished epochs."""
 
     history: tuple[Epoch, ...] = ()
     pretrained: Pretrained | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)

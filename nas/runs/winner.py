@@ -24,7 +24,7 @@ from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import DataSeen
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, metadata
 from nas.storage.files import replace_folder
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space import Architecture, strict
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Certification:
     """Scores it on the validation images; None: this process does."""
     require: Callable[[Latency], None] | None = None
     """Receives the latency before anything is replaced, and may raise an error that leaves the folder unchanged."""
-    progress: Progress = field(default_factory=partial(Progress, silent=True))
+    progress: ProgressLine = field(default_factory=partial(ProgressLine, silent=True))
     """Shows the progress."""
 
 

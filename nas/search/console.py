@@ -23,7 +23,7 @@ from nas.runs.trial import Epoch, Trial, read_progress
 from nas.runs.unreached import reachable, unreached
 from nas.search.train.job import Job
 from nas.study import Study
-from nas.terminal import STARVED, Progress, answering, data_table, duration, waiting
+from nas.terminal import STARVED, ProgressLine, answering, data_table, duration, waiting
 
 PHASES = {"search": "train", "finish": "finish"}
 
@@ -41,7 +41,7 @@ class Console:
         self._lock = threading.Lock()  # one thread reports trainings, another one candidates
         self._epochs_left = float(_epochs_left(run, study))
         self._epochs_done = 0
-        self.progress = Progress(tell=lambda words: self.step(f"        {words}"))
+        self.progress = ProgressLine(tell=lambda words: self.step(f"        {words}"))
         """Progress of long work in this process itself."""
 
     def asks(self, study: Study) -> None:

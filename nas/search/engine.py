@@ -17,6 +17,7 @@ import space
 from nas.data import check, load
 from nas.data.loader import dali_works
 from nas.errors import UnmeasuredError
+from nas.host.words import counted
 from nas.latency import Meter, default_target, parse_target
 from nas.latency.budget import Budget
 from nas.latency.careful import time_each
@@ -101,7 +102,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             if changed := require_same_device(run, fresh.environment):
                 search.console.step(f"note    {changed}: latencies timed from now on may differ from earlier ones")
             if left_out := leave_out_other_devices(run, fresh.environment):
-                search.console.step(f"note    {left_out} latencies of earlier runs are of another device and left out")
+                latencies = counted(left_out, "latency of an earlier run is", "latencies of earlier runs are")
+                search.console.step(f"note    {latencies} of another device and left out")
             timing = RememberedTiming(fresh, read_earlier(run).latencies)
             for reason in timing.left_out():
                 search.console.step(f"note    {reason}")
@@ -203,10 +205,8 @@ def _opening_notes(search: Search) -> None:
             console.step(f"note    {name} has no close match in the study's space: it is not shown to the sampler")
     proposed = [trial for trial in run.trials() if trial.genotype and trial.origin != "seed"]
     if outside := sum(trial.answers_in(points) is None for trial in proposed):
-        console.step(
-            f"note    {outside} of the run's trials are no longer in the study's space: they are not shown to the "
-            "sampler"
-        )
+        trials = counted(outside, "trial of the run is", "trials of the run are")
+        console.step(f"note    {trials} no longer in the study's space, and not shown to the sampler")
 
 
 def _require_target(study: Study, *, joined: bool) -> None:
@@ -287,7 +287,7 @@ def _measure_published(search: Search, meter: Measures, table: LatencyTable | No
     wanted = {*known, *(space.published() if table is None else named)}
     missing = [name for name in space.published() if name in wanted and name not in known]
     if missing:
-        console.step(f"time    {len(missing)} published networks, in turns")
+        console.step(f"time    {counted(len(missing), 'published network')}, in turns")
     with console.progress.over("timed in turns", 0):
         found = time_each(meter, list(map(space.load, missing)), within=search.quick)
     latencies = dict(zip(missing, found, strict=True))

@@ -24,6 +24,8 @@ from space.errors import UserError
 TOUCHED_SECONDS = 2.0
 WATCHED_SECONDS = 3.5 * TOUCHED_SECONDS
 LOOK_SECONDS = 0.2
+PREFIX = "process "
+"""Beginning of the file that names an owner."""
 
 
 @contextlib.contextmanager
@@ -31,8 +33,8 @@ def owned(folder: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
     """Own `folder`, which is created if necessary, and remove unfinished files of a killed owner. If it is empty at the
     end, the folder is removed.
 
-    Raises: UserError when another process still owns it after `patience_seconds`, naming that process; OSError when it
-    cannot be written to.
+    Raises: UserError when another process still owns it after `patience_seconds`, naming that process, or when another
+    file has the name of the one with the owner; OSError when the folder cannot be written to.
     """
     file = folder / OWNER
     descriptor = _taken(file, time.monotonic() + patience_seconds)
@@ -61,7 +63,7 @@ def is_owned(folder: Path) -> bool:
         owner = file.read_text("utf-8", errors="replace").strip()
     except OSError:
         return False
-    process, _, place = owner.removeprefix("process ").partition(" on ")
+    process, _, place = owner.removeprefix(PREFIX).partition(" on ")
     here = place == _name().partition(" on ")[2]
     if not place or (here and not Path("/proc", process).exists()):
         return False
@@ -84,7 +86,12 @@ def _taken(file: Path, deadline: float) -> int:
             continue
         try:
             locked = _lock(descriptor)
-            owner = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+            owner = os.pread(descriptor, 1000, 0).decode(errors="replace").strip("\0 \n")
+            if owner and not owner.startswith(PREFIX):
+                raise UserError(
+                    f"{file}: expected none, or the name of the process that works in this folder, got another file, "
+                    "which would be lost; move it, or give another folder"
+                )
             if locked is not False and not _lives(file, owner, locked=locked is True):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{_name()}\n".encode(), 0)
@@ -145,7 +152,7 @@ def _ours(file: Path, descriptor: int) -> bool:
 
 
 def _name() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()} boot {_boot()}"
+    return f"{PREFIX}{os.getpid()} on {socket.gethostname()} boot {_boot()}"
 
 
 def _boot() -> str:

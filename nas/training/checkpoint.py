@@ -29,6 +29,7 @@ everything before the comment. Files of format 1 have no comment."""
 END = b"PK\x05\x06"
 """Start of a ZIP archive's last record, whose last two bytes are the length of the comment."""
 END_BYTES = 22
+TAIL_BYTES = 200  # at the end of a file, that hold its comment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,15 @@ def load_checkpoint(path: str | Path, identity: Mapping[str, str]) -> Checkpoint
     return checkpoint
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file ends with the comment of a checkpoint. Damage elsewhere does not matter; files of format 1 do not
+    count.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return TAIL.search(file.read()) is not None
+
+
 def _complete(what: str, text: str) -> str:
     """A recipe of an earlier version, completed with newer fields at their defaults; other texts as they are."""
     if what == "recipe":
@@ -109,7 +119,7 @@ def _complete(what: str, text: str) -> str:
 
 def _parsed(data: bytes, path: str | Path) -> Checkpoint:
     """The checkpoint in the bytes of a file, after verifying that they are those that were written."""
-    tail = TAIL.search(data[-200:])
+    tail = TAIL.search(data[-TAIL_BYTES:])
     if tail is None and not (data[-END_BYTES:].startswith(END) and data.endswith(b"\0\0")):
         raise _damaged(path, "unexpected end of file")
     if tail is not None and int(tail[1]) != FORMAT:

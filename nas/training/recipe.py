@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nas.data.augmentation import Augmentation, ScaleSampling
+from nas.host.words import counted
 from nas.storage.files import expanded
 from space import Architecture, published, strict
 from space.errors import UserError, nearest
@@ -66,7 +67,7 @@ class Boundary:
         if len(self.weights) != len(self.distances) + 1 or not min(self.weights) > 0:
             raise UserError(
                 f"boundary.weights: expected one more than distances, all above 0; got {list(self.weights)} "
-                f"and {len(self.distances)} distances"
+                f"and {counted(len(self.distances), 'distance')}"
             )
         if not self.focus >= 0:
             raise UserError(f"boundary.focus: expected 0 or more, got {self.focus}")
@@ -276,7 +277,7 @@ class Recipe:
         if not self.milestones or len(self.milestones) != len(self.factors):
             raise UserError(
                 f"schedule 'steps' expects as many factors as milestones, at least one; "
-                f"got {len(self.milestones)} milestones and {len(self.factors)} factors"
+                f"got {counted(len(self.milestones), 'milestone')} and {counted(len(self.factors), 'factor')}"
             )
         ascending = list(self.milestones) == sorted(set(self.milestones))
         if not ascending or not 0 < self.milestones[0] <= self.milestones[-1] < 1:

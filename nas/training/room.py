@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from nas.data.share import WHOLE, Share
 from nas.host.memory import require_inference, require_training
+from nas.host.words import counted
 from nas.training.recipe import Recipe, TrainingStage
 from space.architecture import Architecture
 from space.count import memory
@@ -68,7 +69,7 @@ def require_shares(images: int, processes: int) -> None:
     if processes > images:
         raise UserError(
             f"--processes: expected at least one image of every batch for each process, got {processes} processes and "
-            f"{images} images at a time; give {images} at most, or a larger --batch-size"
+            f"{counted(images, 'image')} at a time; give {images} at most, or a larger --batch-size"
         )
 
 

@@ -19,11 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import DataError, HaltedError
+from nas.host.words import counted
 from nas.storage.files import write_atomically
 from space.errors import UserError
 
 CONTAINERS = "MP4, MOV, Matroska, WebM, AVI or MPEG"
 CODEC = "mp4v"
+MARK = "freenas predict"
+"""Text that identifies a written video: the type and the content of a `free` box at its end, which players skip."""
 USUAL_RATES = (1.0, 240.0)
 """Plausible frames per second; DEFAULT_RATE is assumed for a file or a camera that reports another rate."""
 DEFAULT_RATE = 25.0
@@ -202,6 +205,8 @@ class VideoFile:
                 self._writer.release()
             if self._frames:
                 self._require_whole()
+                with self._unfinished.open("ab") as file:  # OpenCV writes no text of ours
+                    file.write((4 + len(MARK)).to_bytes(4, "big") + MARK.encode())
                 write_atomically(self.path, self._unfinished.replace)
         finally:
             self._unfinished.unlink(missing_ok=True)
@@ -230,5 +235,6 @@ class VideoFile:
         capture.release()
         if held < self._frames:  # there is one more if Ctrl-C came between writing and counting
             raise HaltedError(
-                f"{self.path}: expected {self._frames} frames on the disk, got {held}; make room there, then try again"
+                f"{self.path}: expected {counted(self._frames, 'frame')} on the disk, got {held}; make room there, "
+                "then try again"
             )

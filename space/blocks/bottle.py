@@ -20,7 +20,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     if unit.stride > 1 or len(x.channels) != unit.width:
         shortcut = graph.norm(graph.conv(x, unit.width, 1, "projection", stride=unit.stride), "projection_norm")
     total = graph.add(y, shortcut)
-    return Output(out=total, before_activation=total)
+    return Output(out=total, raw=total)
 
 
 BLOCK = Block(

@@ -15,7 +15,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     y = graph.norm_act(graph.conv(graph.norm_act(x), unit.width // 2, 3, "3x3"), "3x3_")
     y = graph.add(_pair(graph, y, "near", 1), _pair(graph, y, "far", unit.rates[0]))
     total = graph.add(graph.conv(graph.norm_act(y, "sum_"), unit.width, 1, "1x1"), x)
-    return Output(out=total, before_activation=total)
+    return Output(out=total, raw=total)
 
 
 def _pair(graph: Graph, x: Node, name: str, rate: int) -> Node:

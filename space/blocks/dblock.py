@@ -31,7 +31,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     if unit.stride > 1 or len(x.channels) != unit.width:
         shortcut = graph.norm(graph.conv(shortcut, unit.width, 1, "projection"), "projection_norm")
     total = graph.add(y, shortcut)
-    return Output(out=graph.act(total, "act"), before_activation=total)
+    return Output(out=graph.act(total, "act"), raw=total)
 
 
 def _half(graph: Graph, x: Node, unit: Unit, width: int, rate: int) -> Node:

@@ -25,7 +25,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     total = graph.cat(parts)
     if not strided:
         total = graph.add(total, x)
-    return Output(out=graph.norm_act(total), before_activation=total)
+    return Output(out=graph.norm_act(total), raw=total)
 
 
 BLOCK = Block(

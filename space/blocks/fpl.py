@@ -22,7 +22,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     total = graph.cat(_pairwise_fusion(graph, y, branches, unit.pairwise_fusion))
     if not strided:
         total = graph.add(total, x)
-    return Output(out=graph.norm_act(total), before_activation=total)
+    return Output(out=graph.norm_act(total), raw=total)
 
 
 def _branch(graph: Graph, x: Node, width: int, rate: int, factorization: Factorization) -> Node:

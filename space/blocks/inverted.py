@@ -15,7 +15,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
     y = graph.norm(graph.conv(y, unit.width, 1, "project"), "project_norm")
     if unit.stride == 1 and len(x.channels) == unit.width:
         y = graph.add(y, x)
-    return Output(out=y, before_activation=y)
+    return Output(out=y, raw=y)
 
 
 BLOCK = Block(add=add, words="inverted residual", position=4, shared=("expansion",), default_in_search=True)

@@ -22,7 +22,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
         # SwiftNet's pyramid shares the projection's normalisation between its levels.
         shortcut = graph.norm(shortcut, "projection_norm", per_level=False)
     total = graph.add(y, shortcut)
-    return Output(out=graph.act(total, "act"), before_activation=total)
+    return Output(out=graph.act(total, "act"), raw=total)
 
 
 def _convolution(graph: Graph, x: Node, unit: Unit, name: str, *, rate: int, stride: int, split: bool) -> Node:

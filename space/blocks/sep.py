@@ -21,7 +21,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
         shortcut = graph.depthwise(x, "projection_depthwise", stride=unit.stride, dilation=rate)
         shortcut = graph.norm(graph.conv(shortcut, unit.width, 1, "projection_pointwise"), "projection_norm")
     total = graph.add(y, shortcut)
-    return Output(out=graph.act(total, "act"), before_activation=total)
+    return Output(out=graph.act(total, "act"), raw=total)
 
 
 BLOCK = Block(

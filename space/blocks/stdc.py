@@ -24,7 +24,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
             given = [graph.average_pool(x)]
             x = graph.norm(graph.depthwise(x, "depthwise", stride=unit.stride), "depthwise_norm")
     out = graph.cat(given)
-    return Output(out=out, before_activation=out)
+    return Output(out=out, raw=out)
 
 
 def _parts(unit: Unit) -> list[int]:

@@ -80,9 +80,10 @@ class DeconvDecoder(Decoder):
     def check(self, encoder: Encoder) -> None:
         stride = encoder.output_stride
         needed = int(math.log2(stride)) - 1
+        steps = f"{needed} step{'' if needed == 1 else 's'}"
         require(
             len(self.steps) == needed,
-            f"decoder.steps: expected {needed} steps, from stride {stride} to 2, got {len(self.steps)}",
+            f"decoder.steps: expected {steps}, from stride {stride} to 2, got {len(self.steps)}",
         )
 
     def add(self, graph: Graph, features: Features) -> Node:

@@ -21,7 +21,7 @@ class LadderDecoder(Decoder):
     """SwiftNet's decoder over the last stage of every stride from 4 on.
 
     `taps`: whether laterals read the outputs of stages (`relu`, as the released single-scale weights expect) or the
-    sums before their last activation (`sum`, as the paper describes).
+    sums before their last activation (`sum`, as the paper describes; `space.block.Output.raw`).
     """
 
     kind: Literal["ladder"] = "ladder"
@@ -67,7 +67,7 @@ class LadderDecoder(Decoder):
         sums: dict[int, list[Node]] = {}
         for outputs in features.levels:
             for position, stage in enumerate(stages):
-                tap = outputs.stages[stage].out if self.taps == "relu" else outputs.stages[stage].before_activation
+                tap = outputs.stages[stage].out if self.taps == "relu" else outputs.stages[stage].raw
                 if len(features.levels) > 1:
                     lateral = graph.conv(tap, self.width, 1, f"lateral{position}")
                 elif position == len(stages) - 1 and features.context is not None:

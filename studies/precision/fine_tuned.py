@@ -21,7 +21,7 @@ from nas.export.grid import grid_of
 from nas.export.quantized import Calibrated
 from nas.latency.target import Target
 from nas.quantization.calibration import calibration_images
-from nas.quantization.fine_tuning import FineTuning, fine_tuned
+from nas.quantization.fine_tuning import QuantizationAwareTuning, fine_tuned
 from nas.quantization.forms import Form
 from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_on_validation
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
     dataset = load(data_spec(options.data, (176, 240)))
-    tuning = FineTuning(epochs=options.epochs, recipe=load_recipe("quick"))
+    tuning = QuantizationAwareTuning(epochs=options.epochs, recipe=load_recipe("quick"))
     images = list(calibration_images(dataset))
     rows: list[tuple[str, ...]] = []
     for winner in sorted(WINNERS.iterdir()):

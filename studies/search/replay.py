@@ -27,7 +27,7 @@ from nas.commands.shared.output import require_folder
 from nas.host.cores import usable_cores
 from nas.report.chance import expected_best
 from nas.storage.files import write_text
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space import UserError
 from space.errors import nearest
 
@@ -103,7 +103,7 @@ def _searched(
     """
     run = functools.partial(_run, table, asked.trainings, asked.continued)
     ended: dict[tuple[str, int], History] = {}
-    progress = Progress()
+    progress = ProgressLine()
     with ProcessPoolExecutor(asked.jobs) as pool, progress.over("searching", len(jobs), unit="searches"):
         running = {pool.submit(run, job): job for job in jobs}
         try:

@@ -215,9 +215,9 @@ def loaded(spec: DataSpec, *, test: bool = False) -> Dataset:
     """
     from nas.data import load
     from nas.latency.machine import lane
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
 
-    return load(spec, test=test, guard=lane.shared_on("cpu"), told=Progress())
+    return load(spec, test=test, guard=lane.shared_on("cpu"), told=ProgressLine())
 
 
 def say(words: str) -> None:
@@ -232,12 +232,13 @@ def looked_at(dataset: Dataset, splits: Sequence[SplitName] = ("train", "validat
     """
     from nas.data import check
     from nas.latency.machine import lane
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
 
     counts = " and ".join(f"{len(dataset.split(name))} {'training' if name == 'train' else name}" for name in splits)
-    say(f"looking at {counts} images of {dataset.name}")
-    progress = Progress()
-    with progress.over("looked at", sum(len(dataset.split(name)) for name in splits)):
+    images = sum(len(dataset.split(name)) for name in splits)
+    say(f"looking at {counts} {'image' if images == 1 else 'images'} of {dataset.name}")
+    progress = ProgressLine()
+    with progress.over("looked at", images):
         return check(dataset, splits, lane.shared_on("cpu"), progress.count)
 
 

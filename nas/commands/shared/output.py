@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 """Error numbers of folders and disks that cannot be written to; that of a full disk is not among them."""
 PICTURES = (".png", ".svg")
-MARKED_BYTES = 4096  # bytes at the beginning of a file that are searched for its mark
+MARKED_BYTES = 4096  # bytes at the beginning and at the end of a file that are searched for its mark
 
 
 @contextlib.contextmanager
@@ -56,62 +56,60 @@ def require_folder(text: str | Path) -> None:
         pass
 
 
-def require_own_files(paths: Sequence[Path], suffix: str) -> None:
+def require_new_files(paths: Sequence[Path], suffix: str) -> None:
     """Check that an export may write `paths`: --out, which has to end in `suffix`, and the files beside it. They must
-    be new, or all of an earlier export, and in no certificate.
+    be new, because an exported file does not tell who wrote it, and in no certificate.
 
-    Raises: UserError for a folder, for a file of another kind and for a file that a certificate is about.
+    Raises: UserError for a folder, for an existing file, for another suffix and for a file that a certificate is about.
     """
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from space.errors import UserError
 
-    out, *others = paths
+    out = paths[0]
     if out.is_dir():
         raise UserError(f"--out: expected a file, got the folder {out}; give {out / f'model{suffix}'}, say")
-    if out.suffix != suffix and out.exists() and not others:
-        raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
+    certified = read_certificate(out.parent).sha256 if (out.parent / CERTIFICATE).is_file() else {}
+    for path in paths:
+        if path.name in certified:
+            raise UserError(f"--out: {path} is certified by {out.parent / CERTIFICATE}; give another file")
+        if os.path.lexists(path):
+            raise UserError(
+                f"--out: expected a new file, got {path}, which would be lost; give another one, or remove it first"
+            )
     if out.suffix != suffix:
         raise UserError(
             f"--out: expected a file that ends in {suffix}, got {out}; give {out}{suffix}, say, or the --format that "
             "this suffix belongs to"
         )
-    there = [path for path in paths if path.exists()]
-    if any(path.is_dir() for path in there) or (there and len(there) < len(paths)):
-        raise UserError(
-            f"--out: expected {' and '.join(map(str, paths))} of an earlier export, or none of them, got {there[-1]}, "
-            "which would be lost; give another file"
-        )
-    certified = read_certificate(out.parent).sha256 if (out.parent / CERTIFICATE).is_file() else {}
-    for path in paths:
-        if path.name in certified:
-            raise UserError(f"--out: {path} is certified by {out.parent / CERTIFICATE}; give another file")
 
 
 def require_replaceable(folder: Path, marks: Mapping[str, str], command: str, *, table: str = "") -> None:
     """Check that `nas COMMAND` would replace only its own files in a folder. `marks`: for the name of each file that it
-    writes, a text near the beginning that identifies such a file. Pictures of earlier versions have none: they count
-    as the command's own if the file called `table` is.
+    writes, a text near its beginning or end that identifies such a file. Pictures of earlier versions have none: they
+    count as the command's own if the file called `table` is.
 
     Raises: UserError for the first existing file without its mark.
     """
     from space.errors import UserError
 
-    vouched_for = PICTURES if table and _begins_with(folder / table, marks[table]) else ()
+    vouched_for = PICTURES if table and _is_marked(folder / table, marks[table]) else ()
     for name, mark in marks.items():
         path = folder / name
-        if os.path.lexists(path) and not (name.endswith(vouched_for) or _begins_with(path, mark)):
+        if os.path.lexists(path) and not (name.endswith(vouched_for) or _is_marked(path, mark)):
             raise UserError(
                 f"--out: expected no {path}, or one that this version of `nas {command}` wrote, got another file, "
                 "which would be lost; remove it, or give another folder"
             )
 
 
-def _begins_with(path: Path, mark: str) -> bool:
-    """Whether a path is a file with this mark near its beginning."""
+def _is_marked(path: Path, mark: str) -> bool:
+    """Whether a path is a file with this mark near its beginning or end."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return mark.encode() in file.read(MARKED_BYTES)
+        beginning = file.read(MARKED_BYTES)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - MARKED_BYTES))
+        return mark.encode() in beginning or mark.encode() in file.read(MARKED_BYTES)
 
 
 def require_folder_for(what: str, out: Path, own: str) -> None:

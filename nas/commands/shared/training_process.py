@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nas.data import Dataset
     from nas.data.share import Share
     from nas.runs.events import Tell
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
     from nas.training.pretrained import Taken
     from nas.training.recipe import Recipe
     from nas.training.trainer import Trainer
@@ -52,7 +52,7 @@ def work(job: Job, share: Share) -> None:
     from nas.runs.beginning import kept_tensors
     from nas.runs.epochs import go_on, held_form
     from nas.runs.events import event_files
-    from nas.terminal import Progress
+    from nas.terminal import ProgressLine
     from nas.training.together import meet
     from nas.training.trainer import Trainer
     from space import UserError
@@ -61,7 +61,7 @@ def work(job: Job, share: Share) -> None:
     sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)
     device = job.device if sees_its_own else f"{job.device}:{share.rank}"
     guard = lane.shared_on(device if share.is_whole else "cpu")  # the first process enters it for all, and for all GPUs
-    progress = Progress()
+    progress = ProgressLine()
 
     def trainer_of() -> Trainer:
         trainer = Trainer(
@@ -153,7 +153,7 @@ def _taken_words(trainer: Trainer, taken: Taken) -> str:
     return "\n".join(lines)
 
 
-def _train(trainer: Trainer, out: Path, progress: Progress, tell: Tell) -> None:
+def _train(trainer: Trainer, out: Path, progress: ProgressLine, tell: Tell) -> None:
     from nas.runs.epochs import commit_epoch
     from nas.terminal import duration, percent, waiting, waiting_advice
 

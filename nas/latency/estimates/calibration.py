@@ -32,7 +32,7 @@ from nas.latency.protocol import anchor
 from nas.latency.record import Latency
 from nas.storage.files import write_text
 from nas.storage.records import cached_record
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space import strict
 from space.architecture import Architecture
 from space.errors import UserError
@@ -141,7 +141,7 @@ def draw(index: int, size: tuple[int, int], num_classes: int) -> Architecture:
     raise UserError(f"expected an input large enough for a network, got {size[0]}x{size[1]}; calibrate at a larger one")
 
 
-def measure_networks(meter: Meter, networks: int, progress: Progress) -> list[str]:
+def measure_networks(meter: Meter, networks: int, progress: ProgressLine) -> list[str]:
     """Measure those of the first `networks` draws that were not yet measured undisturbed or refused on this device, and
     keep the results; `progress` counts them. Returns the reasons why some could not be measured this time, for example
     lack of memory.

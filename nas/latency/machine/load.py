@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.host.words import counted
 from nas.latency.machine import gpu
 from nas.latency.machine.gpu import UNSEEN, GpuState
 
@@ -107,7 +108,7 @@ def disturbances(spans: Sequence[Span], threads: int, *, neighbours: bool = True
         ),
     ]
     throttles = int(passed("throttles"))
-    hot = (f"heat throttled the timed cores {throttles} times",) if throttles else ()
+    hot = (f"heat throttled the timed cores {counted(throttles, 'time')}",) if throttles else ()
     return (
         hot
         + gpu.slowdowns([(before.gpu, after.gpu) for before, after in spans], wall)

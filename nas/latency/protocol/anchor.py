@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.host.words import counted
 from nas.latency.machine import device_key, load
 from nas.latency.protocol.controls import Controls, canary_milliseconds, milliseconds, warm_up
 from nas.latency.protocol.quiet import quiet_median
@@ -171,7 +172,8 @@ def take(controls: Controls) -> Anchor:
         alike = usual_state(np.asarray(medians), np.asarray(canaries))
         flagged = load.disturbances(spans, threads, neighbours=controls.device == "cpu")
         if alike.sum() < FEWEST_ALIKE:
-            flagged += (f"only {alike.sum()} of {ANCHOR_BLOCKS} blocks were alike",)
+            all_of = f"of {ANCHOR_BLOCKS} blocks"
+            flagged += (f"only {counted(int(alike.sum()), f'{all_of} was', f'{all_of} were')} alike",)
         anchored = float(np.median(np.asarray(medians)[alike])), float(np.median(np.asarray(canaries)[alike]))
         attempts.append((len(flagged), anchored, medians, canaries, flagged))
         if not flagged:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nas.host.words import counted
 from nas.latency.machine import load
 from nas.latency.machine.watch import THIS_MACHINE, Watch
 from nas.latency.protocol import PATIENCE_SECONDS, WITHIN
@@ -213,7 +214,8 @@ def _far_from_anchor(reference_milliseconds: float, anchor: Anchor) -> str:
 def _doubts(pairs: Pairs, conditions: Conditions) -> tuple[str, ...]:
     reasons = []
     if pairs.quiet_blocks < conditions.quiet_blocks:
-        reasons.append(f"only {pairs.quiet_blocks} of {len(pairs.candidate)} blocks were undisturbed")
+        all_of = f"of {len(pairs.candidate)} blocks"
+        reasons.append(f"only {counted(pairs.quiet_blocks, f'{all_of} was', f'{all_of} were')} undisturbed")
     if pairs.half_width > conditions.within:
         reasons.append(f"the median is known only to within {pairs.half_width:.1%} after {pairs.count} pairs")
     return tuple(reasons)

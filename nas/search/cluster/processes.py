@@ -22,7 +22,7 @@ from typing import Any
 
 from nas.data.share import WHOLE, Share
 from nas.errors import HaltedError
-from nas.host.words import one_line
+from nas.host.words import counted, one_line
 from nas.latency.machine import lane
 from nas.latency.worker.replies import WorkerError, accept, refusal
 from nas.runs.processes import Work, interfaces, speak_for_all, work_in_group
@@ -76,7 +76,8 @@ def work_on_nodes(work: Work, members: Workers) -> None:
         with contextlib.suppress(ray.exceptions.GetTimeoutError):
             ray.get(group.ready(), timeout=WAIT_SECONDS)
         if not group.wait(0):
-            needed = f"{members.concurrent} x {members.threads} processors{' and a GPU' if bundle['GPU'] else ''}"
+            each = f"{counted(members.threads, 'processor')}{' and a GPU' if bundle['GPU'] else ''}"
+            needed = f"{members.concurrent} x {each}"
             print(f"waiting for {needed} of the cluster to be free; see `ray status`", file=sys.stderr, flush=True)
             ray.get(group.ready())
         _Members(group, bundle).do(work, on_gpus=members.device == "cuda")

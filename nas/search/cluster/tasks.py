@@ -33,7 +33,7 @@ from nas.search.cluster.nodes import Room
 from nas.search.measure.on_cluster import RESOURCE
 from nas.search.search import Workers
 from nas.search.train.causes import lost_node
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
 from pruning.damage import Damage
@@ -98,7 +98,7 @@ def weigh_on(workers: Workers) -> Weigh:
         plan: PruningPlan,
         tuning: FineTuning | None,
         log: Callable[[str], None],
-        progress: Progress,
+        progress: ProgressLine,
     ) -> Weighed:
         with progress.over("channels weighed on a node", 0):
             scores, damage, lines = on_node(options_of(workers), _weighed, network, plan, tuning, workers)
@@ -118,7 +118,7 @@ def recover_on(workers: Workers) -> Recover:
         epochs: int,
         tuning: FineTuning,
         log: Callable[[str], None],
-        progress: Progress,
+        progress: ProgressLine,
     ) -> None:
         with progress.over(f"{counted(epochs, 'epoch')} on a node", 0):
             state, lines = on_node(options_of(workers), _recovered, network, teacher, epochs, tuning, workers)
@@ -156,7 +156,7 @@ def _weighed(
 ) -> tuple[ChannelScores, Damage, list[str]]:
     lines: list[str] = []
     there = None if tuning is None else _there(tuning, workers)
-    found = weighed(network.to(workers.device), plan, there, lines.append, Progress(silent=True))
+    found = weighed(network.to(workers.device), plan, there, lines.append, ProgressLine(silent=True))
     return found.scores, found.damage, lines
 
 
@@ -166,7 +166,7 @@ def _recovered(
     lines: list[str] = []
     device = workers.device
     recover(
-        network.to(device), teacher.to(device), epochs, _there(tuning, workers), lines.append, Progress(silent=True)
+        network.to(device), teacher.to(device), epochs, _there(tuning, workers), lines.append, ProgressLine(silent=True)
     )
     return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, lines
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas.errors import ExportError, UnmeasuredError
+from nas.host.words import counted
 from nas.latency import MeterOf
 from nas.latency.budget import Budget, Verdict
 from nas.latency.estimates.table import LatencyTable
@@ -136,9 +137,8 @@ def _has_room(search: Search, stopwatch: Stopwatch, others: int, seconds: float)
     if (1 + others) * seconds <= stopwatch.left_seconds(plan):
         return True
     stopwatch.end(plan.minutes)
-    search.console.step(
-        f"note    {plan.minutes:g} minutes leave no time to certify another network; to do so: {search.run.resume}"
-    )
+    minutes = counted(plan.minutes, "minute leaves", "minutes leave")
+    search.console.step(f"note    {minutes} no time to certify another network; to do so: {search.run.resume}")
     return False
 
 

@@ -11,7 +11,7 @@ from nas.latency.careful import time_each
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space.errors import BudgetError
 from space.scale import NARROWEST, scale_width
 
@@ -23,7 +23,7 @@ LEAST_RATIO = 1.25  # between neighbouring budgets: closer ones would be filled 
 class Narrowest:
     """The narrowest networks of a space on a target, timed on first use."""
 
-    def __init__(self, meter: Measures, within: float, progress: Progress) -> None:
+    def __init__(self, meter: Measures, within: float, progress: ProgressLine) -> None:
         self._meter = meter
         self._within = within
         self._progress = progress

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from nas.errors import BusyError, TrainingError
 from nas.host.room import is_shortage, line_of_shortage, resident_bytes, virtual_bytes, whole_bytes
+from nas.host.words import counted
 from space.errors import ArchitectureError, UserError
 
 LONGEST = 400
@@ -79,15 +80,16 @@ def cause_of_death(ray_message: str, last_words: str, deaths: int) -> Cause:
         return Cause(words=f"{node} that trained it is lost", advice=REJOIN)
     crash = CRASH.search(last_words)
     if crash:
-        return Cause(words=f"its process crashed {deaths} times: {crash[1]}")
+        return Cause(words=f"its process crashed {counted(deaths, 'time')}: {crash[1]}")
     if "unavailable" in ray_message:
-        words = f"its process died {deaths} times: it was killed, most often for lack of memory, or with its node"
+        died = f"its process died {counted(deaths, 'time')}"
+        words = f"{died}: it was killed, most often for lack of memory, or with its node"
         return Cause(words=words, advice=f"see `ray status`, {FREE}")
     if "OutOfMemory" in ray_message:
         return Cause(words="its process was killed because the machine ran out of memory", advice=FREE)
     lines = [line.strip() for line in ray_message.splitlines() if line.strip()]
     if not lines or KILLED.search(ray_message):
-        words = f"its process was killed {deaths} times, most often for lack of memory"
+        words = f"its process was killed {counted(deaths, 'time')}, most often for lack of memory"
         return Cause(words=words, advice=FREE)
     return Cause(words=lines[-1][-LONGEST:], advice=ROOM)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nas.runs.folder import RunFolder
 from nas.search.train.job import Job
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 
 WORDS = ".under.way.words.tmp"
 KEEP_SECONDS = 8.0  # interval at which a worker writes
@@ -21,8 +21,8 @@ MOST_REPORTED = 4  # trainings at a time, those first that had no line for the l
 
 
 @contextlib.contextmanager
-def kept_in(folder: Path) -> Iterator[Progress]:
-    """A `Progress` that writes into a training's folder, which the driver sees too."""
+def kept_in(folder: Path) -> Iterator[ProgressLine]:
+    """A `ProgressLine` that writes into a training's folder, which the driver sees too."""
     file = folder / WORDS
 
     def keep(words: str) -> None:
@@ -31,7 +31,7 @@ def kept_in(folder: Path) -> Iterator[Progress]:
 
     keep("begins")
     try:
-        yield Progress(tell=keep, every_seconds=KEEP_SECONDS)
+        yield ProgressLine(tell=keep, every_seconds=KEEP_SECONDS)
     finally:
         file.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ def add(graph: Graph, x: Node, unit: Unit) -> Output:
         y = graph.norm_act(y, f"conv{index}_")
     if unit.stride == 1 and len(x.channels) == unit.width:
         y = graph.add(y, x)
-    return Output(out=graph.act(y, "act"), before_activation=y)
+    return Output(out=graph.act(y, "act"), raw=y)
 
 
 def check(unit: Unit) -> None:

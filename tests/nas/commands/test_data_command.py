@@ -27,7 +27,7 @@ def test_the_table_says_what_was_found(nas, own_pictures):
         assert row[2] == str(sum((label == value).any() for label in labels))
     assert re.search(r"^ +void, of all pixels +3\.1 +3\.1$", told, re.M), told
     assert told.count("note: ") == 1
-    assert "1 files are not read (.webp): other.webp" in told
+    assert "1 file is not read (.webp): other.webp" in told
 
 
 def test_it_decodes_every_file_anew_and_keeps_none(nas, own_pictures, tmp_path, monkeypatch):

@@ -86,6 +86,19 @@ def test_every_frame_becomes_the_overlay_of_what_the_network_sees_in_it(nas, tra
         assert (picture[:CAPTION_ROWS, :100].max(2) > 200).any(), "white letters"
 
 
+def test_only_videos_of_its_own_are_replaced(nas, trained, drive, tmp_path):
+    file = tmp_path / "drive.overlay.mp4"
+    shutil.copy(drive, file)
+    words = ("predict", trained, "--video", drive, "--out", tmp_path)
+    told = nas(*words).refusal()
+    assert f"expected no {file}, or one that this version of `nas predict` wrote, got another file" in told
+    assert file.read_bytes() == drive.read_bytes()
+    file.unlink()
+    for frames in (1, 3):
+        nas(*words, "--frames", frames).done()
+        assert len(read_video(file)[0]) == frames
+
+
 def test_a_certified_network_runs_in_its_runtime(nas, winner, other, drive, tmp_path):
     answer = nas("predict", winner, "--video", drive, "--frames", "2", "--out", tmp_path / "out").done()
     first, last = answer.out.splitlines()

@@ -27,7 +27,7 @@ from nas.latency.worker.session import build
 from nas.quantization.forms import Form
 from nas.quantization.scoring import FormScores
 from nas.quantization.shipping import deployed_in_half, deployed_on
-from nas.quantization.verdicts import Loss, Outcome
+from nas.quantization.verdicts import Loss, TimedForm
 from nas.runs import zoo
 from nas.runs.certificate import ComparedForm, read_certificate
 from nas.runs.labelling import Labelling, metadata
@@ -131,7 +131,7 @@ def test_what_cannot_be_asked_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def outcome(target: str, milliseconds: float, miou: float, *flagged: str) -> Outcome:
+def timed_form(target: str, milliseconds: float, miou: float, *flagged: str) -> TimedForm:
     latency = Latency(
         p50_milliseconds=milliseconds, p90_milliseconds=milliseconds, p99_milliseconds=milliseconds,
         ci_low_milliseconds=milliseconds, ci_high_milliseconds=milliseconds, samples=40, ratio=milliseconds,
@@ -139,11 +139,11 @@ def outcome(target: str, milliseconds: float, miou: float, *flagged: str) -> Out
         raw_p50_milliseconds=milliseconds, target=target, height=48, width=64, scope="nothing",
     )  # fmt: skip
     scores = FormScores(scores=Scores(miou=miou, class_iou=(miou,), pixel_accuracy=miou), same_labels=1.0)
-    return Outcome(form=Form(target=parse_target(target), graph=b""), latency=latency, scored=scores)
+    return TimedForm(form=Form(target=parse_target(target), graph=b""), latency=latency, scored=scores)
 
 
 def test_every_form_is_in_the_table_those_too_that_a_runtime_refused() -> None:
-    whole, half = outcome("openvino@cpu:1", 2.0, 0.5), outcome("openvino:bf16@cpu:1", 1.0, 0.50001, "a neighbour")
+    whole, half = timed_form("openvino@cpu:1", 2.0, 0.5), timed_form("openvino:bf16@cpu:1", 1.0, 0.50001, "a neighbour")
     refused = {"openvino:int8@cpu:1 (convolutions)": "RuntimeError: no kernel " + "that fits " * 30}
     lines = table_of([whole, half], half, Loss(miou=0.5, points=0.5), refused).splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == [*map(str, (half.form, whole.form)), *refused, "", lines[-1]]

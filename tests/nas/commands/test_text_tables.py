@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from nas.terminal import Progress, class_table, duration, percent, table, waiting, waiting_advice
+from nas.terminal import ProgressLine, class_table, duration, percent, table, waiting, waiting_advice
 from nas.training.scores import Scores
 
 
@@ -76,7 +76,7 @@ def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float,
     """What is told of 6 steps of 4 images that take so long, and how it ends."""
     screen, now = Screen(terminal), iter(range(1000))
     monkeypatch.setattr("sys.stderr", screen)
-    progress = Progress(lambda: next(now) * seconds)
+    progress = ProgressLine(lambda: next(now) * seconds)
     progress.count(4)  # before it begins, nothing is told
     with progress.over("epoch 1/2", 22, done=done, waits=lambda: (0.071, 0.002)):
         for _ in range(6):
@@ -108,7 +108,7 @@ def test_a_terminal_has_one_line_that_is_gone_in_the_end(monkeypatch):
 def test_it_speaks_while_nothing_is_counted_and_not_after_the_end(monkeypatch):
     monkeypatch.setattr("sys.stderr", Screen(terminal=False))
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
-    progress = Progress(itertools.count().__next__, tell=told.put, every_seconds=0.001)
+    progress = ProgressLine(itertools.count().__next__, tell=told.put, every_seconds=0.001)
     with progress.over("epoch 1/2", 22):
         assert told.get(timeout=60) == "epoch 1/2: 0 of 22 images in 1 s"
         progress.count(4)
@@ -123,7 +123,7 @@ def test_it_speaks_while_nothing_is_counted_and_not_after_the_end(monkeypatch):
 def test_who_wants_no_words_hears_none(monkeypatch):
     screen = Screen(terminal=True)
     monkeypatch.setattr("sys.stderr", screen)
-    progress = Progress(silent=True)
+    progress = ProgressLine(silent=True)
     with progress.over("epoch 1/2", 22):
         progress.count(4)
     assert (screen.getvalue(), progress.done) == ("", 4)

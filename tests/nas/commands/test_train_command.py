@@ -135,6 +135,23 @@ def test_a_folder_that_is_something_else_stays_so(name, nas, small, pictures, tm
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_a_checkpoint_of_something_else_is_left_alone(nas, small, pictures, tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    torch.save({"epoch": 3, "state_dict": {}}, file)
+    before = file.read_bytes()
+    told = nas(*words(small, pictures, tmp_path, "--resume")).refusal()
+    assert f"expected a checkpoint.pt that `nas train` wrote, got another file in {tmp_path}, which would be" in told
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {file.name: before}
+
+
+def test_a_training_whose_checkpoint_is_cut_short_begins_anew(nas, small, pictures, trained, tmp_path):
+    out = shutil.copytree(trained, tmp_path / "out")
+    file = out / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:-500])
+    answer = nas(*words(small, pictures, out, "--epochs", "1", "--resume")).done()
+    assert f"{file} is damaged: the training begins anew" in answer.out
+
+
 @pytest.mark.parametrize("name", ["data.yaml", "init.yaml", "init.safetensors", "form.yaml", "architecture.yaml"])
 @pytest.mark.parametrize("more", [(), ("--resume",)], ids=["anew", "resume"])
 def test_somebodys_files_where_a_training_would_have_its_own_are_left_alone(

@@ -222,7 +222,7 @@ def test_colour_masks_are_read_by_a_list_of_colours(tiny_root: Path, load_tiny: 
     smoothed = np.array(Image.open(path))
     smoothed[0, 0] = (64, 0, 0)
     Image.fromarray(smoothed).save(path)
-    with pytest.raises(DataError, match=r"1 pixels of other colours .#400000.*without smoothing"):
+    with pytest.raises(DataError, match=r"1 pixel of other colours .#400000.*without smoothing"):
         check(dataset)
 
 

@@ -22,7 +22,7 @@ from nas.data.scenery import draw_scene
 from nas.errors import DataError, HaltedError
 from nas.host.cores import usable_cores
 from nas.storage.ownership import owned
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 
 SIZE = (60, 80)
 
@@ -212,7 +212,7 @@ def test_none_draws_on_when_who_asked_is_gone(number: signal.Signals) -> None:
 
 
 def test_how_far_the_drawing_is_is_told(cache: Path) -> None:
-    progress = Progress(silent=True)
+    progress = ProgressLine(silent=True)
     load(spec(), told=progress)
     assert progress.done == 4
 

@@ -51,11 +51,11 @@ def test_a_class_that_is_called_void_is_told(tiny_root: Path, load_tiny: Load) -
 def test_copies_are_told(tiny_root: Path, load_tiny: Load) -> None:
     labels = sorted((tiny_root / "train" / "labels").iterdir())
     shutil.copy(labels[0], labels[1])
-    assert "1 train labels are copies of others although their images differ" in notes(load_tiny)
+    assert "1 train label is a copy of another although the images differ" in notes(load_tiny)
     images = sorted((tiny_root / "train" / "images").iterdir())
     shutil.copy(images[0], images[1])
     told = notes(load_tiny)
-    assert "1 of the 5 train images are copies of others" in told
+    assert "1 of the 5 train images is a copy of another" in told
     assert "labels are copies" not in told
 
 
@@ -107,7 +107,7 @@ def test_void_is_spoken_of_where_there_is_much(tiny_root: Path, load_tiny: Load)
     Image.fromarray(np.full((64, 96), 255, np.uint8)).save(tiny_root / "train" / "labels" / "0.png")
     told = notes(load_tiny)
     assert "% of the train labels are void" in told
-    assert "1 labels are void everywhere, such as " in told
+    assert "1 label is void everywhere, such as " in told
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_turned_pictures_are_counted(tiny_root: Path, load_tiny: Load) -> None:
     for name in ("0", "1"):
         path = tiny_root / "train" / "images" / f"{name}.jpg"
         Image.open(path).copy().save(path, exif=exif)
-    assert "2 images are turned as their EXIF asks (2 of orientation 3)" in notes(load_tiny)
+    assert "2 images are turned as EXIF asks (2 of orientation 3)" in notes(load_tiny)
 
 
 def test_validation_images_that_are_trained_on_are_counted(tiny_root: Path, load_tiny: Load) -> None:
     for kind in ("images", "labels"):
         path = next((tiny_root / "train" / kind).glob("3.*"))
         shutil.copy(path, tiny_root / "val" / kind / f"again{path.suffix}")
-    assert "1 validation images are training images too" in notes(load_tiny)
+    assert "1 validation image is a training image too" in notes(load_tiny)
 
 
 def test_palettes_that_differ_from_file_to_file_are_spoken_of(tiny_root: Path, load_tiny: Load) -> None:
@@ -178,7 +178,7 @@ def test_files_of_other_kinds_are_spoken_of(tiny_root: Path, load_tiny: Load) ->
         path.unlink()
     dataset = load_tiny()
     assert len(dataset.train) == 4
-    assert notes(load_tiny).count("1 files are not read (.bmp): 1.bmp") == 2
+    assert notes(load_tiny).count("1 file is not read (.bmp): 1.bmp") == 2
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("images", ".tif"), ("labels", ".bmp"), ("labels", ".jpg")])

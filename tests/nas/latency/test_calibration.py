@@ -23,14 +23,14 @@ from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError, reason_of
 from nas.storage.files import write_text
 from nas.surrogate.agreement import kendall_tau
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space import strict
 from space.architecture import Architecture
 from space.errors import UserError
 
 STUDY = Path(__file__).parents[3] / "studies" / "latency" / "calibration"
 SIZE = (64, 96)
-NOBODY = Progress(silent=True)
+NOBODY = ProgressLine(silent=True)
 
 
 def invented_works(count: int, seed: int) -> list[dict[str, float]]:

@@ -364,5 +364,5 @@ def test_where_no_state_is_found_the_anchor_is_flagged() -> None:
     machine = Shared(*(1.2**each for each in range(anchor.ANCHOR_BLOCKS)))
     taken = anchor.take(replace(controls(threads=2), reference=machine.reference, canary=machine.canary))
     assert machine.blocks == 2 * anchor.ANCHOR_BLOCKS  # it was tried twice
-    assert "only 1 of 12 blocks were alike" in taken.flagged
+    assert "only 1 of 12 blocks was alike" in taken.flagged
     assert (taken.milliseconds, taken.canary) == (pytest.approx(1.0), pytest.approx(0.2))

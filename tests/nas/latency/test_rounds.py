@@ -14,7 +14,7 @@ from nas.latency.record import Latency
 from nas.latency.rounds import in_rounds, judged, why_none
 from nas.latency.target import Target
 from nas.latency.worker.replies import WorkerError
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space.architecture import Architecture
 
 QUIET = Latency(
@@ -48,7 +48,7 @@ class Refusing:
 
 
 def test_networks_that_are_refused_leave_the_others() -> None:
-    progress, names = Progress(silent=True), ("ndnet45-fcn32", "erfnet", "ndnet29-fcn32", "ndnet61-fcn32")
+    progress, names = ProgressLine(silent=True), ("ndnet45-fcn32", "erfnet", "ndnet29-fcn32", "ndnet61-fcn32")
     networks, graphs = {name: space.load(name) for name in names}, {"ndnet61-fcn32": b"a graph"}
     measured, refused = in_rounds(Refusing(), networks, graphs, 3, 0.03, progress)
     assert {name: latency.processes_milliseconds for name, latency in measured.items()} == {

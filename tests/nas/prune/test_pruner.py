@@ -31,7 +31,7 @@ from nas.prune.judge import Judge
 from nas.prune.plan import PruningPlan
 from nas.prune.pruner import AIM, Pruned, Pruner
 from nas.prune.tuning import FineTuning
-from nas.terminal import TELL_SECONDS, Progress
+from nas.terminal import TELL_SECONDS, ProgressLine
 from nas.training import load_recipe
 from space import Architecture, BudgetError, UserError
 from space.channels import widths
@@ -179,7 +179,7 @@ def test_the_budget_is_filled_and_the_epochs_are_shared_out(
     said: list[str] = []
     before = {name: value.clone() for name, value in network.state_dict().items()}
     budget = share_of(network, 0.5)
-    slow = Progress(itertools.count(step=TELL_SECONDS).__next__)  # every batch seems to take that long
+    slow = ProgressLine(itertools.count(step=TELL_SECONDS).__next__)  # every batch seems to take that long
     asked = replace(pruner(Invented(), dataset, said, budget, PruningPlan(epochs=4, steps=2)), progress=slow)
     pruned = asked.prune(network)
     # Of a network that has learnt nothing blocks go first, and no part of one can be given back.

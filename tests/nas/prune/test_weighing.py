@@ -14,7 +14,7 @@ from nas.data import DataSpec, load
 from nas.prune.plan import PruningPlan
 from nas.prune.tuning import FineTuning
 from nas.prune.weighing import ANSWERS, SPARE, weighed
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from nas.training import load_recipe
 from space.count import FLOAT_BYTES, memory
 from space.network import Network
@@ -52,7 +52,7 @@ def test_images_are_weighed_as_many_at_a_time_as_there_is_memory_for(
     )
     plan = PruningPlan(epochs=0, importance=importance, depth=False)
     try:
-        found = weighed(network, plan, tuning, said.append, Progress(silent=True))
+        found = weighed(network, plan, tuning, said.append, ProgressLine(silent=True))
     finally:
         hook.remove()
     assert seen == {True: scored, False: compared}

@@ -29,7 +29,7 @@ from nas.quantization.forms import Form, precisions_here
 from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_forms
 from nas.quantization.sensitivity import most_sensitive_first
-from nas.quantization.verdicts import Loss, Outcome, against, certified, is_faster, kept, verdict
+from nas.quantization.verdicts import Loss, TimedForm, against, certified, is_faster, kept, verdict
 from nas.runs.trained import load_trained
 from nas.training.evaluation import evaluate
 from nas.training.scores import Scores
@@ -231,11 +231,11 @@ def latency(
     )  # fmt: skip
 
 
-def outcome(text: str, milliseconds: float, miou: float | None) -> Outcome:
+def timed_form(text: str, milliseconds: float, miou: float | None) -> TimedForm:
     scores = None
     if miou is not None:
         scores = FormScores(scores=Scores(miou=miou, class_iou=(miou,), pixel_accuracy=miou), same_labels=0.9)
-    return Outcome(
+    return TimedForm(
         form=Form(target=parse_target(text), graph=b""), latency=latency(milliseconds, target=text), scored=scores
     )
 
@@ -243,38 +243,38 @@ def outcome(text: str, milliseconds: float, miou: float | None) -> Outcome:
 @pytest.mark.parametrize(
     ("int8", "expected"),
     [
-        (outcome("onnxruntime:int8@cpu:1", 5.0, 0.596), "onnxruntime:int8@cpu:1"),  # faster, 0.4 points lost
-        (outcome("onnxruntime:int8@cpu:1", 5.0, 0.594), "openvino@cpu:1"),  # 0.6 points lost
-        (outcome("onnxruntime:int8@cpu:1", 7.9, 0.6), "openvino@cpu:1"),  # the intervals meet
-        (outcome("onnxruntime:int8@cpu:1", 9.0, 0.6), "openvino@cpu:1"),  # faster only than the slower runtime
-        (outcome("onnxruntime:int8@cpu:1", 9.0, None), "openvino@cpu:1"),
+        (timed_form("onnxruntime:int8@cpu:1", 5.0, 0.596), "onnxruntime:int8@cpu:1"),  # faster, 0.4 points lost
+        (timed_form("onnxruntime:int8@cpu:1", 5.0, 0.594), "openvino@cpu:1"),  # 0.6 points lost
+        (timed_form("onnxruntime:int8@cpu:1", 7.9, 0.6), "openvino@cpu:1"),  # the intervals meet
+        (timed_form("onnxruntime:int8@cpu:1", 9.0, 0.6), "openvino@cpu:1"),  # faster only than the slower runtime
+        (timed_form("onnxruntime:int8@cpu:1", 9.0, None), "openvino@cpu:1"),
     ],
 )
 def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_asked(
-    int8: Outcome, expected: str
+    int8: TimedForm, expected: str
 ) -> None:
-    outcomes = [outcome("onnxruntime@cpu:1", 10.0, 0.6), outcome("openvino@cpu:1", 8.0, 0.6), int8]
+    timed_forms = [timed_form("onnxruntime@cpu:1", 10.0, 0.6), timed_form("openvino@cpu:1", 8.0, 0.6), int8]
     loss = Loss(miou=0.6, points=0.5)
-    assert str(kept(outcomes, loss).form) == expected
+    assert str(kept(timed_forms, loss).form) == expected
     if expected != str(int8.form):
-        assert against(int8, outcomes[1], loss)
+        assert against(int8, timed_forms[1], loss)
 
 
 def test_a_lower_precision_is_kept_only_where_it_surely_beats_a_higher_one_that_is_as_good_as_asked() -> None:
     """Medians that differ by less than is sure say nothing: points of mIoU are not given for them."""
-    whole, half = outcome("onnxruntime@cpu:1", 10.0, 0.6), outcome("openvino:bf16@cpu:1", 5.0, 0.6)
-    slower, faster = outcome("openvino:int8@cpu:1", 4.95, 0.596), outcome("openvino:int8@cpu:1", 4.5, 0.596)
+    whole, half = timed_form("onnxruntime@cpu:1", 10.0, 0.6), timed_form("openvino:bf16@cpu:1", 5.0, 0.6)
+    slower, faster = timed_form("openvino:int8@cpu:1", 4.95, 0.596), timed_form("openvino:int8@cpu:1", 4.5, 0.596)
     loss = Loss(miou=0.6, points=0.5)
     assert kept([whole, slower, half], loss) is half
     assert verdict(slower, half, [whole, slower, half], loss).endswith(
         "takes 0.99 times as long as openvino:bf16@cpu:1, not significantly faster"
     )
     assert kept([whole, faster, half], loss) is faster
-    bad = outcome("openvino:bf16@cpu:1", 5.0, 0.59)
+    bad = timed_form("openvino:bf16@cpu:1", 5.0, 0.59)
     assert kept([whole, slower, bad], loss) is slower
-    other = outcome("onnxruntime:int8@cpu:1", 4.52, 0.6)
+    other = timed_form("onnxruntime:int8@cpu:1", 4.52, 0.6)
     assert kept([whole, other, faster, half], loss) is faster, "of one precision the fastest"
-    busy = outcome("openvino:bf16@cpu:2", 5.1, 0.6)
+    busy = timed_form("openvino:bf16@cpu:2", 5.1, 0.6)
     busy = replace(busy, latency=replace(busy.latency, flagged=("a neighbour",)))
     assert kept([whole, busy, half, faster], loss) is faster, "nor is a slower one kept since it is known less surely"
 
@@ -291,15 +291,15 @@ def of_whole(milliseconds: float) -> Callable[[Form], Latency]:
 
 def test_nothing_is_kept_that_is_faster_than_full_precision_was_but_not_than_it_is() -> None:
     """Full precision took 6.2 ms and takes 5.5 ms by now, unflagged both times; INT8 takes 5.8 ms."""
-    outcomes = [outcome("openvino@cpu:1", 6.2, 0.6), outcome("openvino:int8@cpu:1", 5.8, 0.6)]
+    timed_forms = [timed_form("openvino@cpu:1", 6.2, 0.6), timed_form("openvino:int8@cpu:1", 5.8, 0.6)]
     told: list[str] = []
 
-    def certify(found: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> SimpleNamespace:
+    def certify(found: Sequence[TimedForm], chosen: TimedForm, require: Callable[[Latency], None]) -> SimpleNamespace:
         require(chosen.latency)
         return SimpleNamespace(latency=chosen.latency)
 
-    assert str(kept(outcomes, Loss(miou=0.6, points=0.5)).form) == "openvino:int8@cpu:1"
-    found, chosen, certificate = certified(outcomes, Loss(miou=0.6, points=0.5), certify, of_whole(5.5), told.append)
+    assert str(kept(timed_forms, Loss(miou=0.6, points=0.5)).form) == "openvino:int8@cpu:1"
+    found, chosen, certificate = certified(timed_forms, Loss(miou=0.6, points=0.5), certify, of_whole(5.5), told.append)
     assert chosen is found[0]
     assert str(chosen.form) == "openvino@cpu:1"
     assert certificate.latency.p50_milliseconds == 5.5 == found[0].latency.p50_milliseconds
@@ -316,23 +316,23 @@ def test_nothing_is_kept_that_is_faster_than_full_precision_was_but_not_than_it_
 )
 def test_what_is_kept_is_the_faster_one_by_its_certificate_too(seconds: tuple[float, ...], expected: list[str]) -> None:
     """The latency of each certificate, in turn, against 8 ms; full precision is kept whatever its certificate says."""
-    outcomes = [
-        outcome("openvino@cpu:1", 8.0, 0.6),
-        outcome("openvino:bf16@cpu:1", 6.0, 0.6),
-        outcome("onnxruntime:int8@cpu:1", 5.0, 0.6),
+    timed_forms = [
+        timed_form("openvino@cpu:1", 8.0, 0.6),
+        timed_form("openvino:bf16@cpu:1", 6.0, 0.6),
+        timed_form("onnxruntime:int8@cpu:1", 5.0, 0.6),
     ]
     told: list[str] = []
     timed: list[str] = []
     written: list[str] = []
 
-    def certify(found: Sequence[Outcome], chosen: Outcome, require: Callable[[Latency], None]) -> SimpleNamespace:
+    def certify(found: Sequence[TimedForm], chosen: TimedForm, require: Callable[[Latency], None]) -> SimpleNamespace:
         timed.append(str(chosen.form))
         again = latency(seconds[len(timed) - 1], target=str(chosen.form.target))
         require(again)
         written.append(str(chosen.form))
         return SimpleNamespace(latency=again)
 
-    found, chosen, certificate = certified(outcomes, Loss(miou=0.6, points=0.5), certify, of_whole(8.0), told.append)
+    found, chosen, certificate = certified(timed_forms, Loss(miou=0.6, points=0.5), certify, of_whole(8.0), told.append)
     assert timed == expected
     assert written == expected[-1:], "nothing is written of what is given up"
     assert [each.latency.p50_milliseconds for each in found if str(each.form) in expected] == [*reversed(seconds)]
@@ -357,8 +357,8 @@ def test_one_is_surely_faster_only_as_far_as_its_anchor_is_sure() -> None:
 
 
 def test_a_difference_that_is_not_sure_is_said_to_be_none() -> None:
-    whole, loss = outcome("onnxruntime@cpu:1", 10.0, 0.6), Loss(miou=0.6, points=0.5)
-    slow, as_slow, as_fast = (outcome("onnxruntime:int8@cpu:1", each, None) for each in (12.0, 10.1, 9.9))
+    whole, loss = timed_form("onnxruntime@cpu:1", 10.0, 0.6), Loss(miou=0.6, points=0.5)
+    slow, as_slow, as_fast = (timed_form("onnxruntime:int8@cpu:1", each, None) for each in (12.0, 10.1, 9.9))
     assert against(slow, whole, loss) == "takes 1.20 times as long as onnxruntime@cpu:1"
     assert against(as_slow, whole, loss).endswith(
         "takes 1.01 times as long as onnxruntime@cpu:1, not significantly slower"
@@ -366,12 +366,12 @@ def test_a_difference_that_is_not_sure_is_said_to_be_none() -> None:
     assert against(as_fast, whole, loss).endswith(
         "takes 0.99 times as long as onnxruntime@cpu:1, not significantly faster"
     )
-    good, better = outcome("onnxruntime:int8@cpu:1", 5.0, 0.6), outcome("openvino:int8@cpu:1", 4.0, 0.6)
+    good, better = timed_form("onnxruntime:int8@cpu:1", 5.0, 0.6), timed_form("openvino:int8@cpu:1", 4.0, 0.6)
     assert verdict(good, better, [whole, good, better], loss) == "takes 1.25 times as long as openvino:int8@cpu:1"
 
 
 def test_what_was_not_scored_is_not_said_to_lose() -> None:
-    whole, unscored = outcome("onnxruntime@cpu:1", 10.0, 0.6), outcome("onnxruntime:int8@cpu:1", 5.0, None)
+    whole, unscored = timed_form("onnxruntime@cpu:1", 10.0, 0.6), timed_form("onnxruntime:int8@cpu:1", 5.0, None)
     assert against(unscored, whole, Loss(miou=0.6, points=100)) == "not scored"
 
 

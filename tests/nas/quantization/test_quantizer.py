@@ -22,10 +22,10 @@ from nas.export.graph import onnx_bytes
 from nas.latency import WorkerError, parse_target
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.quantization.fine_tuning import FineTuning
+from nas.quantization.fine_tuning import QuantizationAwareTuning
 from nas.quantization.quantizer import QuantizationPlan, Quantizer
 from nas.quantization.verdicts import kept
-from nas.terminal import TELL_SECONDS, Progress
+from nas.terminal import TELL_SECONDS, ProgressLine
 from nas.training import Recipe, load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture
@@ -76,12 +76,12 @@ def network(plain_network: Callable[..., Architecture]) -> Network:
 
 
 def quantizer(
-    network: Network, target: Invented, points: float, *, tuning: FineTuning | None = None
+    network: Network, target: Invented, points: float, *, tuning: QuantizationAwareTuning | None = None
 ) -> tuple[Quantizer, list[str]]:
     dataset = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2, tuning=tuning)
     said: list[str] = []
-    slow = Progress(itertools.count(step=TELL_SECONDS).__next__)  # every image seems to take that long
+    slow = ProgressLine(itertools.count(step=TELL_SECONDS).__next__)  # every image seems to take that long
     return Quantizer(network, dataset, plan, target.of, said.append, slow), said
 
 
@@ -97,11 +97,11 @@ def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> No
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), images=4)
     data = load(DataSpec(size=SIZE, train_images=4, validation_images=2))
     quantizer = Quantizer(network, data, plan, Crashing(saves=0.1).of, said.append)
-    loss, outcomes = quantizer.outcomes()
+    loss, timed_forms = quantizer.timed_forms()
     ways = ("convolutions", "convolutions and what lies between")
     assert quantizer.refused == {f"{QUANTIZED} ({words})": "RuntimeError: no kernel" for words in ways}
-    assert [outcome.form.target for outcome in outcomes] == [WHOLE]
-    assert kept(outcomes, loss) is outcomes[0]
+    assert [each.form.target for each in timed_forms] == [WHOLE]
+    assert kept(timed_forms, loss) is timed_forms[0]
     assert sum(words.endswith("left out: RuntimeError: no kernel") for words in said) == 2
 
 
@@ -118,14 +118,14 @@ def test_a_lower_precision_that_the_runtime_refuses_is_left_out(network: Network
     data = load(DataSpec(size=SIZE, train_images=2, validation_images=2))
     half, said = parse_target("openvino:bf16@cpu:1"), list[str]()
     plan = QuantizationPlan(targets=(WHOLE, half))
-    _, outcomes = Quantizer(network, data, plan, Refusing(saves=0.1, refused=(half,)).of, said.append).outcomes()
-    assert [outcome.form.target for outcome in outcomes] == [WHOLE]
+    _, timed_forms = Quantizer(network, data, plan, Refusing(saves=0.1, refused=(half,)).of, said.append).timed_forms()
+    assert [each.form.target for each in timed_forms] == [WHOLE]
     assert f"{half}: left out: OpenVINO would compute in f32" in said
     every = Quantizer(network, data, plan, Refusing(saves=0.1, refused=(WHOLE, half)).of, said.append)
     with pytest.raises(
         TargetError, match="runs the network in full precision, got none of onnxruntime@cpu:1, openvino"
     ):
-        every.outcomes()
+        every.timed_forms()
 
 
 @pytest.mark.slow
@@ -138,15 +138,15 @@ def test_a_form_at_which_the_runtime_crashes_as_it_is_scored_is_left_out_and_the
     int8, said = parse_target("brittle:int8@cpu:1"), list[str]()
     plan = QuantizationPlan(targets=(WHOLE, int8), points=0, images=2)
     data = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
-    loss, outcomes = Quantizer(network, data, plan, Invented(saves=0.1).of, said.append).outcomes()
-    assert kept(outcomes, loss).form.target == WHOLE
+    loss, timed_forms = Quantizer(network, data, plan, Invented(saves=0.1).of, said.append).timed_forms()
+    assert kept(timed_forms, loss).form.target == WHOLE
     died = "left out: its process was killed by signal 11; its last output: (none)"
     left_out = [line.removesuffix(died) for line in said if line.endswith(died)]
     if at == "all":
-        assert len(outcomes) == 1
+        assert len(timed_forms) == 1
         assert left_out == [f"{int8} (convolutions): ", f"{int8} (convolutions and what lies between): "]
         return
-    assert [outcome.scored is None for outcome in outcomes] == [False] * 3
+    assert [each.scored is None for each in timed_forms] == [False] * 3
     assert [re.sub(r"\(.* alone\)", "(one)", line) for line in left_out] == [
         *[f"{int8} (one): "] * 4,
         f"{int8} (2 of 4 convolutions): ",
@@ -155,24 +155,24 @@ def test_a_form_at_which_the_runtime_crashes_as_it_is_scored_is_left_out_and_the
 
 def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
     target = Invented(saves=-0.1)
-    tuning = FineTuning(epochs=1, recipe=load_recipe("quick"))
+    tuning = QuantizationAwareTuning(epochs=1, recipe=load_recipe("quick"))
     found, said = quantizer(network, target, points=100, tuning=tuning)
-    loss, outcomes = found.outcomes()
-    assert [outcome.form.target for outcome in outcomes] == [WHOLE, QUANTIZED, QUANTIZED]
-    assert [outcome.scored is None for outcome in outcomes] == [False, True, True]
-    assert kept(outcomes, loss) is outcomes[0]
+    loss, timed_forms = found.timed_forms()
+    assert [each.form.target for each in timed_forms] == [WHOLE, QUANTIZED, QUANTIZED]
+    assert [each.scored is None for each in timed_forms] == [False, True, True]
+    assert kept(timed_forms, loss) is timed_forms[0]
     assert target.asked == [WHOLE, QUANTIZED], "one process for each target"
     assert said[-1] == f"{QUANTIZED}: not fine-tuned, since it is not significantly faster than {WHOLE}"
 
 
 def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:
-    tuning = FineTuning(epochs=1, recipe=load_recipe("quick"))
+    tuning = QuantizationAwareTuning(epochs=1, recipe=load_recipe("quick"))
     found, said = quantizer(network, Invented(saves=0.1), points=100, tuning=tuning)
-    loss, outcomes = found.outcomes()
-    best = kept(outcomes, loss)
+    loss, timed_forms = found.timed_forms()
+    best = kept(timed_forms, loss)
     assert best.form.target == QUANTIZED
     assert said[-1] == f"{QUANTIZED}: not fine-tuned, since it loses no more than 100 points"
-    assert best.latency.p50_milliseconds == min(outcome.latency.p50_milliseconds for outcome in outcomes)
+    assert best.latency.p50_milliseconds == min(each.latency.p50_milliseconds for each in timed_forms)
     assert any(line.startswith("ranges of activations from 2 training images") for line in said)
 
 
@@ -181,8 +181,8 @@ def test_convolutions_stay_in_floating_point_until_no_more_is_lost_than_asked(
 ) -> None:
     """Nothing may be lost: what does lose is given back, up to half of it, or INT8 is given up."""
     found, said = quantizer(network, Invented(saves=0.1), points=0)
-    loss, outcomes = found.outcomes()
-    best = kept(outcomes, loss)
+    loss, timed_forms = found.timed_forms()
+    best = kept(timed_forms, loss)
     assert best.scored is not None
     assert loss.of(best.scored) <= 0
     if best.form.target == WHOLE:
@@ -252,11 +252,11 @@ def test_fine_tuning_gives_back_what_int8_loses_and_the_better_form_is_kept(
 ) -> None:
     state = {name: value.clone() for name, value in trained.state_dict().items()}
     said: list[str] = []
-    tuning = FineTuning(epochs=EPOCHS, recipe=recipe)
+    tuning = QuantizationAwareTuning(epochs=EPOCHS, recipe=recipe)
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=8, images=12, tuning=tuning)
-    loss, outcomes = Quantizer(trained, greys, plan, Invented(saves=0.1).of, said.append).outcomes()
-    best = kept(outcomes, loss)
-    rounded = [each.scored for each in outcomes if each.form.target == QUANTIZED and each.form.tuned is None]
+    loss, timed_forms = Quantizer(trained, greys, plan, Invented(saves=0.1).of, said.append).timed_forms()
+    best = kept(timed_forms, loss)
+    rounded = [each.scored for each in timed_forms if each.form.target == QUANTIZED and each.form.tuned is None]
     lost = min(loss.of(scored) for scored in rounded if scored is not None)
     assert lost > 10
     assert best.scored is not None

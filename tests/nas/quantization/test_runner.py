@@ -102,7 +102,7 @@ def test_what_a_runtime_refuses_is_told_in_its_words_and_the_process_goes_on(
         running = children_of(os.getpid())
         with pytest.raises(UnmeasuredError, match=r"^RuntimeError: no kernel$"):
             runner.labels(Form(target=target, graph=calibrated.quantized()))
-        with pytest.raises(UnmeasuredError, match="cores are available here"):
+        with pytest.raises(UnmeasuredError, match="available here; ask for at most"):
             runner.labels(Form(target=parse_target("onnxruntime@cpu:999"), graph=graph))
         assert np.array_equal(runner.labels(Form(target=WHOLE, graph=graph)), expected)
         assert children_of(os.getpid()) == running

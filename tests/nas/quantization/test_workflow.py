@@ -20,7 +20,7 @@ from nas.latency.target import Target
 from nas.quantization.forms import Form
 from nas.quantization.quantizer import QuantizationPlan
 from nas.quantization.scoring import FormScores
-from nas.quantization.verdicts import Loss, Outcome, timed_again
+from nas.quantization.verdicts import Loss, TimedForm, timed_again
 from nas.quantization.workflow import Quantization, Quantized, compared_of
 from nas.runs.certificate import read_certificate
 from nas.runs.labelling import Labelling, metadata
@@ -113,9 +113,9 @@ def test_the_form_that_is_kept_ships_with_its_certificate_and_the_weights_as_the
     assert certificate.latency.p50_milliseconds == found.chosen.latency.p50_milliseconds == 5.5
     assert {each.form: each.p50_milliseconds for each in certificate.compared} == {
         str(each.form): 5.5 if each is found.chosen else 10.0 if each.form.target == WHOLE else 5.0
-        for each in found.outcomes
+        for each in found.timed_forms
     }
-    assert len(found.outcomes) == 3
+    assert len(found.timed_forms) == 3
     assert [each.form for each in certificate.compared if each.verdict == "kept"] == [certificate.form]
     assert is_quantized((tmp_path / "out" / "model.onnx").read_bytes())
     before, after = load_file(trained.weights), load_file(tmp_path / "out" / "weights.safetensors")
@@ -136,21 +136,21 @@ def test_forms_that_are_slower_when_they_are_timed_again_are_given_up(trained: T
     assert not is_quantized((tmp_path / "out" / "model.onnx").read_bytes())
 
 
-def outcome(target: str, milliseconds: float) -> Outcome:
+def timed_form(target: str, milliseconds: float) -> TimedForm:
     scores = FormScores(scores=Scores(miou=0.5, class_iou=(0.5,), pixel_accuracy=0.5), same_labels=1.0)
     form = Form(target=parse_target(target), graph=b"")
-    return Outcome(form=form, latency=invented(milliseconds, target), scored=scores)
+    return TimedForm(form=form, latency=invented(milliseconds, target), scored=scores)
 
 
 def test_what_is_compared_has_the_latency_that_is_certified() -> None:
     whole, other, half = (
-        outcome("openvino@cpu:1", 2.0),
-        outcome("onnxruntime@cpu:1", 2.2),
-        outcome("openvino:bf16@cpu:1", 1.0),
+        timed_form("openvino@cpu:1", 2.0),
+        timed_form("onnxruntime@cpu:1", 2.2),
+        timed_form("openvino:bf16@cpu:1", 1.0),
     )
     loss, refused = Loss(miou=0.5, points=0.5), {"openvino:int8@cpu:1": "no kernel"}
 
-    def found(chosen: Outcome, milliseconds: float) -> list[tuple[float | None, str]]:
+    def found(chosen: TimedForm, milliseconds: float) -> list[tuple[float | None, str]]:
         latency = replace(
             chosen.latency,
             p50_milliseconds=milliseconds,

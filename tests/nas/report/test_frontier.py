@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -93,6 +94,12 @@ def test_the_page_shows_every_winner(frontier: RunFolder) -> None:
         assert f"<code>winners/{budget}</code>" in page
     assert "none: given up" in page
     assert page.count("data:image/jpeg;base64,") == 2 * 9
+
+
+def test_a_page_with_one_winner_of_several_budgets_is_called_by_its_name(frontier: RunFolder) -> None:
+    shutil.rmtree(frontier.root / "winners" / "10ms")
+    assert "1 of 3 budgets has a winner" in headline(summarize(frontier))
+    assert "<h1>guided 1</h1>" in write_report(frontier).read_text("utf-8")
 
 
 def test_a_run_without_winners_tells_what_is_to_come_for_all_budgets(made: Any) -> None:

@@ -18,7 +18,7 @@ from nas.runs.unreached import ask_again, unreached
 from nas.search.engine import _on_frontier, _require_reachable
 from nas.search.measure.narrowest import LEAST_RATIO, MOST_BUDGETS, Narrowest, frontier
 from nas.search.search import Candidate, Search
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from space import Architecture, BudgetError
 
 BUSY = ("other processes used 69% of the timed cores", "the median is known only to within 80% after 25 pairs")
@@ -143,7 +143,7 @@ def test_while_the_narrowest_networks_are_timed_that_is_said(invented: Invented)
             assert re.match(r"the narrowest networks timed in turns: \d+ s so far", said.get(timeout=30))
             return super().measure_together(architectures)
 
-    progress = Progress(tell=said.put, every_seconds=0.001)
+    progress = ProgressLine(tell=said.put, every_seconds=0.001)
     assert len(Narrowest(Slow([invented(6.0)]), 0.03, progress).latencies()) == 3
 
 

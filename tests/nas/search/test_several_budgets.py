@@ -36,7 +36,7 @@ from nas.search.propose.solving import Solver
 from nas.search.search import Candidate, Search
 from nas.storage.files import write_text
 from nas.study import SearchPlan, Study
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from nas.training import Recipe, Scores
 from nas.training.weights import save_weights
 from space import Architecture, UserError, strict
@@ -264,7 +264,7 @@ def asked(tmp_path: Path, search_of: SearchOf) -> Search:
 
 
 def test_nothing_is_timed_again_for_budgets_that_have_candidates(searched: RunFolder, search_of: SearchOf) -> None:
-    assert _require_reachable(search_of(searched), Narrowest(Untimed(), 0.01, Progress(silent=True))) == []
+    assert _require_reachable(search_of(searched), Narrowest(Untimed(), 0.01, ProgressLine(silent=True))) == []
 
 
 def test_each_budget_gets_a_winner_in_a_folder_of_its_own(

@@ -26,7 +26,7 @@ from nas.search.cluster.configured_ray import ray
 from nas.search.cluster.session import joined_ray
 from nas.search.search import Workers
 from nas.search.cluster.tasks import deployed_on_timing_node, on_node, options_of, recover_on, score_on, weigh_on
-from nas.terminal import Progress
+from nas.terminal import ProgressLine
 from nas.training import load_recipe
 from nas.training.evaluation import evaluate
 from ray.cluster_utils import Cluster
@@ -39,7 +39,7 @@ dataset = load(DataSpec(size=(48, 64), train_images=8, validation_images=4))
 network = scale_width(space.load("ndnet45-fcn32"), 0.25).build(dataset.num_classes).eval()
 tuning = FineTuning(dataset=dataset, recipe=load_recipe("quick"))
 workers = Workers(concurrent=1, threads=1, device="cpu", joined=True)
-plan, silent, found = PruningPlan(epochs=0), Progress(silent=True), {}
+plan, silent, found = PruningPlan(epochs=0), ProgressLine(silent=True), {}
 
 def refuses():
     raise BudgetError("expected more, got less")

@@ -62,6 +62,16 @@ def test_whether_a_folder_has_an_owner_is_seen_from_outside(tmp_path: Path, monk
     assert not is_owned(tmp_path)
 
 
+def test_a_file_of_somebody_in_place_of_the_owners_stays(tmp_path: Path) -> None:
+    (tmp_path / OWNER).write_text("Ada Lovelace\n")
+    with pytest.raises(UserError, match="got another file, which would be lost"), owned(tmp_path):
+        pass
+    assert (tmp_path / OWNER).read_text() == "Ada Lovelace\n"
+    (tmp_path / OWNER).write_bytes(bytes(40))  # of our own after a crash of the machine
+    with owned(tmp_path):
+        assert (tmp_path / OWNER).read_text().startswith(f"process {os.getpid()} on ")
+
+
 def test_one_with_patience_waits_for_the_first_to_end(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         ending = threading.Timer(0.5, process.kill)
