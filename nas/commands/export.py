@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILE",
         type=common.path,
-        help="the new file to write (default: model.onnx, or model with the format's suffix)",
+        help="the file to write (default: model.onnx, or model with the format's suffix)",
     )
     parser.add_argument("--logits", action="store_true", help="write a network that outputs logits instead of labels")
 
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write the files and print how well they agree with PyTorch.
 
-    Raises: UserError for an unknown format, one whose library is missing, an existing file, weights that do not fit, or
-    files whose output differs from PyTorch's.
+    Raises: UserError for an unknown format, one whose library is missing, weights that do not fit, or files whose
+    output differs from PyTorch's.
     """
     from pathlib import Path
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     suffix = form.SUFFIXES[0]
     out = Path(options.out or f"model{suffix}")
     files = formats.files_of(form, out)
-    output.require_new_files(files, suffix)
+    output.require_own_files(files, suffix)
     common.say(f"exporting {options.architecture} to {out}")
     trained = load_trained(options.architecture, options.weights)
     labelling = trained_on.labelling_of(options, trained)

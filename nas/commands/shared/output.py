@@ -56,31 +56,35 @@ def require_folder(text: str | Path) -> None:
         pass
 
 
-def require_new_files(paths: Sequence[Path], suffix: str) -> None:
+def require_own_files(paths: Sequence[Path], suffix: str) -> None:
     """Check that an export may write `paths`: --out, which has to end in `suffix`, and the files beside it. They must
-    be new, because an exported file does not tell who wrote it, and in no certificate.
+    be new, or all of an earlier export, and in no certificate.
 
-    Raises: UserError for a folder, for an existing file, for another suffix and for a file that a certificate is about.
+    Raises: UserError for a folder, for a file of another kind and for a file that a certificate is about.
     """
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from space.errors import UserError
 
-    out = paths[0]
+    out, *others = paths
     if out.is_dir():
         raise UserError(f"--out: expected a file, got the folder {out}; give {out / f'model{suffix}'}, say")
-    certified = read_certificate(out.parent).sha256 if (out.parent / CERTIFICATE).is_file() else {}
-    for path in paths:
-        if path.name in certified:
-            raise UserError(f"--out: {path} is certified by {out.parent / CERTIFICATE}; give another file")
-        if os.path.lexists(path):
-            raise UserError(
-                f"--out: expected a new file, got {path}, which would be lost; give another one, or remove it first"
-            )
+    if out.suffix != suffix and out.exists() and not others:
+        raise UserError(f"--out: expected a new file, or one that ends in {suffix}, got {out}, which would be lost")
     if out.suffix != suffix:
         raise UserError(
             f"--out: expected a file that ends in {suffix}, got {out}; give {out}{suffix}, say, or the --format that "
             "this suffix belongs to"
         )
+    there = [path for path in paths if path.exists()]
+    if any(path.is_dir() for path in there) or (there and len(there) < len(paths)):
+        raise UserError(
+            f"--out: expected {' and '.join(map(str, paths))} of an earlier export, or none of them, got {there[-1]}, "
+            "which would be lost; give another file"
+        )
+    certified = read_certificate(out.parent).sha256 if (out.parent / CERTIFICATE).is_file() else {}
+    for path in paths:
+        if path.name in certified:
+            raise UserError(f"--out: {path} is certified by {out.parent / CERTIFICATE}; give another file")
 
 
 def require_replaceable(folder: Path, marks: Mapping[str, str], command: str, *, table: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,23 +63,11 @@ def test_a_folder_is_no_file_to_write(nas, trained, tmp_path):
     assert f"got the folder {tmp_path}; give {tmp_path / 'model.onnx'}" in refusal
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors"])
-def test_no_file_is_written_over(nas, trained, tmp_path, name):
-    file = tmp_path / name
-    file.write_text("mine")
-    told = nas("export", trained, "--out", file).refusal()
-    assert f"expected a new file, got {file}, which would be lost; give another one, or remove it first" in told
-    assert file.read_text() == "mine"
-
-
-def test_the_place_of_a_certified_file_stays_empty(nas, trained, certify, tmp_path):
-    folder = shutil.copytree(trained, tmp_path / "winner")
-    (folder / "model.onnx").write_text("certified")
-    certify(folder, "onnxruntime@cpu:1")
-    for _ in range(2):
-        told = nas("export", trained, "--out", folder / "model.onnx").refusal()
-        assert f"{folder / 'model.onnx'} is certified by {folder / 'certificate.yaml'}; give another file" in told
-        (folder / "model.onnx").unlink(missing_ok=True)
+def test_a_file_that_would_be_lost_is_not_written_over(trained, nas):
+    before = (trained / "weights.safetensors").read_bytes()
+    told = nas("export", trained, "--out", trained / "weights.safetensors").refusal()
+    assert "expected a new file, or one that ends in .onnx" in told
+    assert (trained / "weights.safetensors").read_bytes() == before
 
 
 def test_a_file_says_by_its_name_what_it_is(nas, trained, tmp_path):
@@ -97,6 +84,8 @@ def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, tra
         expected = load_trained(str(trained), None).network(3)(image).numpy()
     monkeypatch.chdir(tmp_path)
     model, weights = Path("model.xml"), Path("model.bin")
+    for earlier in (model, weights):
+        earlier.write_text("of an earlier export")
     answer = nas("export", trained, "--format", "openvino").done()
     assert f"{model}, {weights}: image (1, 3, 64, 96) -> labels (1, 64, 96)" in answer.out
     assert "100.000 % of the labels are the same (2 images)" in answer.out
@@ -115,11 +104,11 @@ def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, tra
 
 
 @pytest.mark.parametrize("there", ["m.bin", "m.xml"])
-def test_no_file_of_a_pair_is_written_over(nas, trained, there, tmp_path):
+def test_half_a_pair_is_somebody_elses(nas, trained, there, tmp_path):
     pytest.importorskip("openvino")
     (tmp_path / there).write_text("mine")
     told = nas("export", trained, "--format", "openvino", "--out", tmp_path / "m.xml").refusal()
-    assert f"expected a new file, got {tmp_path / there}, which would be lost" in told
+    assert f"of an earlier export, or none of them, got {tmp_path / there}, which would be lost" in told
     assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
 
 

@@ -75,9 +75,10 @@ def test_its_overlays_are_those_of_the_certified_form(nas, int8, other, pictures
 
 
 def test_a_file_in_full_precision_says_what_is_certified(nas, int8, trained, tmp_path):
-    last = nas("export", int8, "--out", tmp_path / "m.onnx").done().out.splitlines()[-1]
+    words = ("--out", tmp_path / "m.onnx")
+    last = nas("export", int8, *words).done().out.splitlines()[-1]
     assert last == f"note: this file is in full precision; the certificate is for {FORM}: {int8 / 'model.onnx'}"
-    assert "certified" not in nas("export", trained, "--out", tmp_path / "other.onnx").done().out
+    assert "certified" not in nas("export", trained, *words).done().out
 
 
 @pytest.fixture
