@@ -19,6 +19,7 @@ from nas.quantization.quantizer import QuantizationPlan, Quantizer
 from nas.quantization.verdicts import Loss, Outcome, certified, timed_again, verdict
 from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.data_seen import DataSeen
+from nas.runs.events import event_files
 from nas.runs.labelling import Labelling
 from nas.runs.trained import Trained
 from nas.runs.winner import Certification, Finished, write_winner
@@ -53,7 +54,7 @@ class Quantization:
     """Data set that calibrates and scores the forms; its size (H, W) is the input size."""
     plan: QuantizationPlan
     folder: Path
-    """Folder for the network and its certificate."""
+    """Folder for the network and its certificate, and for event files of fine-tuning."""
     said: Callable[[str], None]
     """Receives the findings line by line."""
     budget: Budget | None = None
@@ -76,8 +77,9 @@ class Quantization:
             tuning.require_memory(self.trained.architecture, dataset)
         network = self.trained.network(dataset.num_classes)
         self.said(f"scoring {len(dataset.validation)} validation images in float32 and as each target runs it")
-        quantizer = Quantizer(network, dataset, self.plan, self.meter_of, self.said, self.progress)
-        loss, outcomes = quantizer.outcomes()
+        with event_files(self.folder, 0) as tell:
+            quantizer = Quantizer(network, dataset, self.plan, self.meter_of, self.said, self.progress, tell)
+            loss, outcomes = quantizer.outcomes()
         certify = partial(self._certify, network, loss, quantizer.refused)
         outcomes, chosen, certificate = certified(outcomes, loss, certify, self._measure, self.said)
         return Quantized(
