@@ -130,9 +130,11 @@ def _pruned(
     from nas.latency.runtimes import require_one
     from nas.prune.judge import Judge
     from nas.prune.pruner import Pruner
+    from nas.prune.recovery import recover
     from nas.prune.tuning import FineTuning
     from nas.quantization.shipping import require_data_for
     from nas.runs.data_seen import seen_by
+    from nas.runs.events import event_files, one_after_another
     from nas.runs.labelling import Labelling
     from nas.runs.trained import load_trained
     from nas.runs.winner import Certification
@@ -164,7 +166,7 @@ def _pruned(
     network = trained.network(num_classes)
     height, width = labelling.size
     common.say(f"timing on {target} at {height}x{width}")
-    with meter_of(target, labelling.size, num_classes) as meter:
+    with event_files(out, 0) as tell, meter_of(target, labelling.size, num_classes) as meter:
         certification = Certification(
             target=target,
             budget=budget,
@@ -178,7 +180,15 @@ def _pruned(
         whole = time_one(meter, trained.architecture, within=within)
         judge = Judge(meter, labelling.size, num_classes, table=_table(meter, whole), within=within)
         judge.correct(trained.architecture, whole)
-        pruner = Pruner(judge=judge, budget=budget, plan=plan, tuning=tuning, said=common.say, progress=progress)
+        pruner = Pruner(
+            judge=judge,
+            budget=budget,
+            plan=plan,
+            tuning=tuning,
+            recover=partial(recover, tell=one_after_another(tell)),
+            said=common.say,
+            progress=progress,
+        )
         pruned = pruner.finish(pruner.prune(network), network, certify)
     return network, pruned
 

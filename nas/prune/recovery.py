@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nas.prune.tuning import FineTuning
+from nas.runs.events import Tell, tell_nobody
 from nas.terminal import ProgressLine
 from nas.training.loaders import statistics_of
 from nas.training.normalisation import reestimate_batch_norm
@@ -24,10 +25,11 @@ def recover(
     tuning: FineTuning,
     said: Callable[[str], None],
     progress: ProgressLine,
+    tell: Tell = tell_nobody,
 ) -> None:
     """Give `network` fresh batch-norm statistics, then train it for some epochs with the whole network as its teacher.
 
-    `said` receives a line for each epoch; `progress` is updated after every batch.
+    `said` receives a line for each epoch, `tell` its report; `progress` is updated after every batch.
     """
     statistics = statistics_of(
         network.architecture,
@@ -57,4 +59,5 @@ def recover(
         with progress.over(f"epoch {trainer.epoch + 1}/{epochs}", train + validation, waits=trainer.waits):
             report = trainer.run_epoch()
         said(str(report))
+        tell(report, trainer.learning_rate)
     network.load_state_dict(trainer.weights())

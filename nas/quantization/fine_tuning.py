@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from nas.data import Dataset
 from nas.export.grid import Grid
 from nas.latency.machine import lane
+from nas.runs.events import Tell, tell_nobody
 from nas.terminal import ProgressLine
 from nas.training import Recipe
 from nas.training.room import require_room
@@ -61,10 +62,11 @@ def fine_tuned(
     tuning: QuantizationAwareTuning,
     said: Callable[[str], None],
     progress: ProgressLine | None = None,
+    tell: Tell = tell_nobody,
 ) -> Network:
     """A copy of `network` that was trained while rounded to `grid`, towards the labels and the floating-point outputs
-    of `network` (arXiv 1712.05877). `said` receives a line for each epoch, with scores of the rounded network;
-    `progress` is updated after every batch.
+    of `network` (arXiv 1712.05877). `said` receives a line for each epoch, with scores of the rounded network, and
+    `tell` its report; `progress` is updated after every batch.
 
     Do not call this inside the lane (`nas.latency.machine.lane`).
 
@@ -88,6 +90,7 @@ def fine_tuned(
         with progress.over(f"epoch {trainer.epoch + 1}/{tuning.epochs}", images, waits=trainer.waits):
             report = trainer.run_epoch()
         said(str(report))
+        tell(report, trainer.learning_rate)
     tuned: Network = network.architecture.build(network.num_classes)
     tuned.load_state_dict(trainer.weights())
     return tuned.eval()

@@ -35,6 +35,7 @@ from nas.quantization.runner import Runner
 from nas.quantization.scoring import FormScores, score_on_validation
 from nas.quantization.sensitivity import most_sensitive_first
 from nas.quantization.verdicts import Loss, TimedForm, fastest_whole, is_faster
+from nas.runs.events import Tell, one_after_another, tell_nobody
 from nas.terminal import ProgressLine
 
 if TYPE_CHECKING:
@@ -86,9 +87,11 @@ class Quantizer:
         meter_of: Callable[[Target, tuple[int, int], int], AbstractContextManager[MeasuresFinished]],
         said: Callable[[str], None],
         progress: ProgressLine | None = None,
+        tell: Tell = tell_nobody,
     ) -> None:
-        """`said` receives the findings line by line, and `progress` shows long steps. Afterwards `refused` has the
-        reasons, by name, for each form that its runtime refused or crashed on.
+        """`said` receives the findings line by line, `tell` the epochs of all fine-tuning, counted together, and
+        `progress` shows long steps. Afterwards `refused` has the reasons, by name, for each form that its runtime
+        refused or crashed on.
         """
         self.refused: dict[str, str] = {}
         self._network = network.eval()
@@ -97,6 +100,7 @@ class Quantizer:
         self._meter_of = meter_of
         self._said = said
         self._progress = progress or ProgressLine(silent=True)
+        self._tell = one_after_another(tell)
         self._started = contextlib.ExitStack()
         self._meters: dict[Target, MeasuresFinished] = {}
         self._runner = Runner(dataset.size)
@@ -236,7 +240,7 @@ class Quantizer:
         """The network fine-tuned for the grid of a `quantized` graph; None where the loss does not stay finite."""
         try:
             grid = grid_of(self._network, quantized)
-            tuned = fine_tuned(self._network, self._dataset, grid, tuning, self._said, self._progress)
+            tuned = fine_tuned(self._network, self._dataset, grid, tuning, self._said, self._progress, self._tell)
         except TrainingError as error:
             self._said(f"fine-tuning: left out: {error}")
             return None

@@ -20,6 +20,7 @@ from nas.quantization.quantizer import QuantizationPlan, Quantizer
 from nas.quantization.verdicts import Loss, TimedForm, certified, timed_again, verdict
 from nas.runs.certificate import Certificate, ComparedForm, Deployed
 from nas.runs.data_seen import DataSeen
+from nas.runs.events import event_files
 from nas.runs.labelling import Labelling
 from nas.runs.trained import Trained
 from nas.runs.winner import Certification, Finished, write_winner
@@ -54,7 +55,7 @@ class Quantization:
     """Data set that calibrates and scores the forms; its size (H, W) is the input size."""
     plan: QuantizationPlan
     folder: Path
-    """Folder for the network and its certificate."""
+    """Folder for the network and its certificate, and for event files of fine-tuning."""
     said: Callable[[str], None]
     """Receives the findings line by line."""
     budget: Budget | None = None
@@ -78,8 +79,9 @@ class Quantization:
         network = self.trained.network(dataset.num_classes)
         images = counted(len(dataset.validation), "validation image")
         self.said(f"scoring {images} in float32 and as each target runs it")
-        quantizer = Quantizer(network, dataset, self.plan, self.meter_of, self.said, self.progress)
-        loss, timed_forms = quantizer.timed_forms()
+        with event_files(self.folder, 0) as tell:
+            quantizer = Quantizer(network, dataset, self.plan, self.meter_of, self.said, self.progress, tell)
+            loss, timed_forms = quantizer.timed_forms()
         certify = partial(self._certify, network, loss, quantizer.refused)
         timed_forms, chosen, certificate = certified(timed_forms, loss, certify, self._measure, self.said)
         return Quantized(

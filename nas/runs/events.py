@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +24,20 @@ Tell = Callable[[EpochReport, float], None]
 
 @contextmanager
 def event_files(folder: Path, after: int) -> Iterator[Tell]:
-    """A function that writes epochs to a new event file in a training's folder. TensorBoard drops epochs after `after`
-    that earlier files hold. Where the file cannot be written, or the library is missing or broken, nothing is written
-    and the training goes on.
+    """A function that writes epochs to an event file in a training's folder, made for the first of them. TensorBoard
+    drops epochs after `after` that earlier files hold. Where the file cannot be written, or the library is missing or
+    broken, nothing is written and the training goes on.
     """
-    try:
-        writer = _opened(folder / EVENTS, after)
-    except Exception:  # an incompatible version of protobuf raises a TypeError
-        yield lambda report, learning_rate: None
-        return
+    closing = ExitStack()
+
+    @cache
+    def writer() -> EventsWriter | None:
+        try:
+            opened = _opened(folder / EVENTS, after)
+        except Exception:  # an incompatible version of protobuf raises a TypeError
+            return None
+        closing.callback(_close, opened)
+        return opened
 
     def tell(report: EpochReport, learning_rate: float) -> None:
         scalars = {
@@ -41,14 +49,23 @@ def event_files(folder: Path, after: int) -> Iterator[Tell]:
             "waited_for_data": report.waited_for_data,
             "waited_for_lane": report.waited_for_lane,
         }
-        with suppress(OSError):
-            _write(writer, report.epoch, {name: value for name, value in scalars.items() if value is not None})
+        known = {name: value for name, value in scalars.items() if value is not None}
+        if (opened := writer()) is not None:
+            with suppress(OSError):
+                _write(opened, report.epoch, known)
 
-    try:
+    with closing:
         yield tell
-    finally:
-        with suppress(OSError):
-            writer.close()
+
+
+def one_after_another(tell: Tell) -> Tell:
+    """Like `tell`, for several trainings in turn: their epochs are counted together."""
+    epochs = itertools.count(1)
+    return lambda report, learning_rate: tell(replace(report, epoch=next(epochs)), learning_rate)
+
+
+def tell_nobody(report: EpochReport, learning_rate: float) -> None:
+    """Ignore an epoch: for trainings whose epochs nobody asks for."""
 
 
 def _opened(folder: Path, after: int) -> EventsWriter:
@@ -69,3 +86,8 @@ def _write(writer: EventsWriter, epoch: int, scalars: dict[str, float]) -> None:
     values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
     writer.write_event(Event(wall_time=time.time(), step=epoch, summary=Summary(value=values)))
     writer.flush()
+
+
+def _close(writer: EventsWriter) -> None:
+    with suppress(OSError):
+        writer.close()

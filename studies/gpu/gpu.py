@@ -68,6 +68,10 @@ class Setting:
     shown: int
     """Pictures of 1024x2048 in an epoch of loading."""
     patience: str
+    processes: str
+    """What `nas train --processes` is given to train on all GPUs."""
+    other: str
+    """Device of a training beside the timings on the first target."""
 
     @property
     def input(self) -> str:
@@ -83,6 +87,8 @@ GPU = Setting(
     rounds=3,
     shown=32,
     patience="12s",
+    processes="gpus",
+    other="cuda:1",
 )
 DRY = Setting(
     device="cpu",
@@ -93,6 +99,8 @@ DRY = Setting(
     rounds=1,
     shown=8,
     patience="1s",
+    processes="2",
+    other="cpu",
 )
 
 
@@ -108,95 +116,180 @@ class Part:
     """In a few words, from what it printed and left."""
 
 
-def parts(setting: Setting, out: Path, work: Path, *, dry: bool) -> list[Part]:
-    python, throughput = sys.executable, ROOT / "studies" / "throughput"
-    train, prune, search, study = (work / name for name in ("train", "prune", "search", "study.yaml"))
-    boards = {target: work / re.sub(r"\W", "-", target) for target in setting.targets}
-    height, width = setting.size
-    study.write_text(STUDY.format(height=height, width=width, epochs=setting.epochs))
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What all parts share: the setting, and the folders that they write to and read from."""
 
-    def nas(*words: str) -> list[str]:
-        return [python, "-m", "nas.cli", *words]
+    setting: Setting
+    out: Path
+    """What stays."""
+    work: Path
+    """What later parts read, and nobody afterwards."""
 
-    def within(share: float) -> list[str]:
-        """A budget of this share of what the trained network takes."""
-        file = boards[setting.targets[-1]] / "latency.csv"
+    @property
+    def network(self) -> str:
+        """The network that is trained, pruned and timed beside a training."""
+        return self.setting.networks[0]
+
+    @property
+    def trained(self) -> Path:
+        return self.work / "train"
+
+    def board(self, target: str) -> Path:
+        """Folder of the latencies on a target."""
+        return self.work / re.sub(r"\W", "-", target)
+
+    def budget(self, share: float) -> list[str]:
+        """A budget of this share of what the trained network takes, with its target."""
+        target = self.setting.targets[-1]
+        file = self.board(target) / "latency.csv"
         taken = {row["network"]: float(row["p50_milliseconds"]) for row in rows(file)} if file.exists() else {}
-        return ["--budget", f"{share * taken.get(network, 5.0):.4f}ms", "--target", setting.targets[-1]]
+        return ["--budget", f"{share * taken.get(self.network, 5.0):.4f}ms", "--target", target]
 
-    def timing(target: str) -> Part:
-        words = ("--target", target, "--input", setting.input, "--patience", setting.patience)
-        return Part(
-            name=f"timings on {target}",
-            seconds=40,
-            command=lambda: nas("measure", *setting.networks, *words, "--out", str(boards[target])),
-            found=lambda _: timed(boards[target] / "latency.csv", out),
-        )
+    def training(self) -> list[str]:
+        """Data, device and length of what trains."""
+        return ["--epochs", str(self.setting.epochs), "--data", "road_scenes", "--device", self.setting.device]
 
-    tests = [
-        *(python, "-m", "pytest", "-m", "gpu", "-q", "--import-mode=importlib", "--continue-on-collection-errors"),
-        *("-o", "addopts=", "-o", "filterwarnings=default", "-p", "no:cacheprovider", "tests"),
-    ]
-    network, common = setting.networks[0], ["--data", "road_scenes", "--device", setting.device]
-    epochs = ["--epochs", str(setting.epochs)]
+
+def parts(place: Place, *, dry: bool) -> list[Part]:
+    """What one GPU can show; later parts use what earlier ones leave."""
     return [
-        Part(name="what is here", seconds=20, command=lambda: nas("doctor"), found=machine),
-        Part(
-            name="tests of a GPU",
-            seconds=80,
-            command=lambda: [*tests, "--collect-only"] if dry else tests,
-            found=last_line,
-        ),
-        *map(timing, setting.targets),
-        Part(
-            name="pictures, for all that train",
-            seconds=25,
-            command=lambda: nas("data", "road_scenes", "--input", setting.input),
-            found=lambda text: last_line(text.partition("\n\n")[0]),
-        ),
-        Part(
-            name="nas train",
-            seconds=45,
-            command=lambda: nas(
-                *("train", network, "--input", setting.input, "--probe", "--out", str(train)), *epochs, *common
-            ),
-            found=lambda _: fed(train),
-        ),
-        Part(
-            name="nas prune",
-            seconds=55,
-            command=lambda: nas(
-                *("prune", str(train), "--steps", "1", "--patience", setting.patience, "--out", str(prune)),
-                *(*within(0.8), *epochs, *common),
-            ),
-            found=certificate,
-        ),
-        Part(
-            name="nas search, trials_per_gpu: auto",
-            seconds=120,
-            command=lambda: nas("search", str(study), *within(0.8), "--minutes", "1.2", "--out", str(search)),
-            found=lambda text: f"{shared(text)}; {certificate(text)}",
-        ),
-        Part(
-            name="steps against the plain loop",
-            seconds=45,
-            command=lambda: [
-                *(python, str(throughput / "step.py"), "--device", setting.device, "--size", setting.input),
-                *("--rounds", str(setting.rounds), "--out", str(out / "step.csv"), "--networks", *setting.networks),
-            ],
-            found=lambda _: table(out / "step.csv", "network", "ratio"),
-        ),
-        Part(
-            name="loading",
-            seconds=60,
-            command=lambda: [
-                *(python, str(throughput / "loaders.py"), "--device", setting.device, "--rounds", "1"),
-                *("--shown", str(setting.shown), "--work", str(work / "loaders")),
-                *("--out", str(out / "loaders.csv")),
-            ],
-            found=lambda _: table(out / "loaders.csv", "loader", "images_per_cpu_second", "busy_share"),
-        ),
+        what_is_here(),
+        tests_of_a_gpu(dry=dry),
+        *(timings(place, target) for target in place.setting.targets),
+        pictures(place),
+        training(place),
+        pruning(place),
+        searching(place),
+        steps(place),
+        loading(place),
     ]
+
+
+def parts_of_two_gpus(place: Place) -> list[Part]:
+    """What takes a second GPU; a dry run takes two processes, and turns, on the CPU."""
+    return [training_on_all(place), timings_beside(place)]
+
+
+def nas(*words: str) -> list[str]:
+    return [sys.executable, "-m", "nas.cli", *words]
+
+
+def script(folder: str, name: str, *words: str) -> list[str]:
+    """A script of these studies."""
+    return [sys.executable, str(ROOT / "studies" / folder / name), *words]
+
+
+def what_is_here() -> Part:
+    return Part(name="what is here", seconds=20, command=lambda: nas("doctor"), found=machine)
+
+
+def tests_of_a_gpu(*, dry: bool) -> Part:
+    command = [
+        *(sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--import-mode=importlib"),
+        *("--continue-on-collection-errors", "-o", "addopts=", "-o", "filterwarnings=default"),
+        *("-p", "no:cacheprovider", "tests", *(("--collect-only",) if dry else ())),
+    ]
+    return Part(name="tests of a GPU", seconds=80, command=lambda: command, found=last_line)
+
+
+def timings(place: Place, target: str) -> Part:
+    setting, board = place.setting, place.board(target)
+    words = ("--target", target, "--input", setting.input, "--patience", setting.patience)
+    return Part(
+        name=f"timings on {target}",
+        seconds=40,
+        command=lambda: nas("measure", *setting.networks, *words, "--out", str(board)),
+        found=lambda _: timed(board / "latency.csv", place.out),
+    )
+
+
+def pictures(place: Place) -> Part:
+    return Part(
+        name="pictures, for all that train",
+        seconds=25,
+        command=lambda: nas("data", "road_scenes", "--input", place.setting.input),
+        found=lambda text: last_line(text.partition("\n\n")[0]),
+    )
+
+
+def training(place: Place) -> Part:
+    words = ("train", place.network, "--input", place.setting.input, "--probe", "--out", str(place.trained))
+    return Part(
+        name="nas train",
+        seconds=45,
+        command=lambda: nas(*words, *place.training()),
+        found=lambda _: fed(place.trained),
+    )
+
+
+def pruning(place: Place) -> Part:
+    words = ("--steps", "1", "--patience", place.setting.patience, "--out", str(place.work / "prune"))
+    return Part(
+        name="nas prune",
+        seconds=55,
+        command=lambda: nas("prune", str(place.trained), *words, *place.budget(0.8), *place.training()),
+        found=certificate,
+    )
+
+
+def searching(place: Place) -> Part:
+    (height, width), study = place.setting.size, place.work / "study.yaml"
+    study.write_text(STUDY.format(height=height, width=width, epochs=place.setting.epochs))
+    words = ("--minutes", "1.2", "--out", str(place.work / "search"))
+    return Part(
+        name="nas search, trials_per_gpu: auto",
+        seconds=120,
+        command=lambda: nas("search", str(study), *place.budget(0.8), *words),
+        found=lambda text: f"{shared(text)}; {certificate(text)}",
+    )
+
+
+def steps(place: Place) -> Part:
+    setting, kept = place.setting, place.out / "step.csv"
+    words = ("--device", setting.device, "--size", setting.input, "--rounds", str(setting.rounds), "--out", str(kept))
+    return Part(
+        name="steps against the plain loop",
+        seconds=45,
+        command=lambda: script("throughput", "step.py", *words, "--networks", *setting.networks),
+        found=lambda _: table(kept, "network", "ratio"),
+    )
+
+
+def loading(place: Place) -> Part:
+    setting, kept = place.setting, place.out / "loaders.csv"
+    words = ("--device", setting.device, "--rounds", "1", "--shown", str(setting.shown), "--out", str(kept))
+    return Part(
+        name="loading",
+        seconds=60,
+        command=lambda: script("throughput", "loaders.py", *words, "--work", str(place.work / "loaders")),
+        found=lambda _: table(kept, "loader", "images_per_cpu_second", "busy_share"),
+    )
+
+
+def training_on_all(place: Place) -> Part:
+    out = place.work / "together"
+    words = ("train", place.network, "--input", place.setting.input, "--probe", "--out", str(out))
+    return Part(
+        name="nas train on all GPUs",
+        seconds=45,
+        command=lambda: nas(*words, "--processes", place.setting.processes, *place.training()),
+        found=lambda _: f"{fed(out)}; {learnt(out)}, on one GPU {learnt(place.trained)}",
+    )
+
+
+def timings_beside(place: Place) -> Part:
+    setting, kept = place.setting, place.out / "beside.csv"
+    words = (
+        *("--target", setting.targets[0], "--device", setting.other, "--input", setting.input),
+        *("--patience", setting.patience, "--work", str(place.work / "beside"), "--out", str(kept)),
+    )
+    return Part(
+        name="timings beside trainings on another GPU",
+        seconds=100,
+        command=lambda: script("gpu", "beside.py", *words, "--networks", *setting.networks),
+        found=lambda text: f"{table(kept, 'network', 'ratio')}; {last_line(text)}",
+    )
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -237,6 +330,12 @@ def fed(folder: Path) -> str:
     seconds, waited = (re.findall(rf"{key}: ([\d.e-]+)", text) for key in ("seconds", "waited_for_data"))
     share = 100 * (1 - float(waited[-1]))
     return f"last epoch {float(seconds[-1]):.1f} s, scoring included; steps were fed {share:.1f} % of it"
+
+
+def learnt(folder: Path) -> str:
+    """Loss of the last epoch of a training."""
+    losses = re.findall(r"loss: ([\d.e-]+)", (folder / "progress.yaml").read_text())
+    return f"last loss {float(losses[-1]):.4f}"
 
 
 def shared(text: str) -> str:
@@ -326,15 +425,17 @@ def main() -> None:
     }
     found: list[tuple[str, ...]] = [HEADER]
     every = [packages(options.wheels.resolve(), site)] if options.wheels else []
-    every += parts(setting, out, work, dry=options.dry)
+    place = Place(setting=setting, out=out, work=work)
+    of_two, enough = parts_of_two_gpus(place), options.dry or gpu_count() > 1
+    every += [*parts(place, dry=options.dry), *(of_two if enough else ())]
     unit = 60 * options.minutes * (SLOWER if options.dry else 1) / sum(part.seconds for part in every)
     until = time.monotonic()
     try:
         for part in every:
             until += unit * part.seconds
             report(out, found, ran(part, until - time.monotonic(), environment, out / "log.txt"))
-        reason = "one GPU here, and it takes two" if gpu_count() < 2 else "not part of this script yet"
-        report(out, found, ("timings beside trainings on another GPU", "0", "left out", reason))
+        for part in () if enough else of_two:
+            report(out, found, (part.name, "0", "left out", "one GPU here, and it takes two"))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -89,6 +89,28 @@ def open_graph(graph, image, target):
 """
 
 Nas = Callable[..., Answer]
+Scalars = dict[str, list[tuple[int, float]]]
+"""Steps and values of each curve, by its name."""
+
+
+@pytest.fixture(scope="session")
+def scalars() -> Callable[[Path], Scalars]:
+    """Reads the event files in a folder, one after the other."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    def read(folder: Path) -> Scalars:
+        found: Scalars = {}
+        for file in sorted(folder.iterdir()):
+            content = file.read_bytes()
+            while content:  # a length and its check, an event and its check
+                end = 12 + int.from_bytes(content[:8], "little")
+                event = Event.FromString(content[12:end])
+                for value in event.summary.value:
+                    found.setdefault(value.tag, []).append((event.step, value.simple_value))
+                content = content[end + 4 :]
+        return found
+
+    return read
 
 
 @contextlib.contextmanager

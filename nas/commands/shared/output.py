@@ -249,12 +249,13 @@ def _require_no_other(out: Path) -> None:
     from nas.runs.certificate import CERTIFICATE, read_certificate
     from nas.runs.data_seen import FILE as DATA_SEEN
     from nas.runs.data_seen import DataSeen
+    from nas.runs.events import EVENTS
     from nas.runs.trained import digest_of
     from nas.storage.files import OWNER, UNFINISHED
     from nas.storage.records import cached_record
     from space.errors import UserError
 
-    replaced = {OWNER, "lost+found"}  # the latter is in the top folder of a disk, and stays
+    replaced = {OWNER, EVENTS, "lost+found"}  # the last two stay: new event files go beside earlier ones
     if (out / CERTIFICATE).is_file():
         certified = read_certificate(out).sha256
         there = [name for name in certified if (out / name).is_file()]

@@ -41,12 +41,15 @@ def wide(nas, pictures, tmp_path_factory):
 
 
 @pytest.mark.parametrize("with_data", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_path, with_data):
+def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_path, with_data, scalars):
     trained, milliseconds = wide
     out = tmp_path / "compact"
+    earlier = out / "events" / "events.out.tfevents.1.of-an-interrupted-pruning"
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(strict.dump(replace(load_recipe("quick"), probe=True)))
-    data = ("--data", f"folder:{pictures}", "--epochs", "1", "--steps", "1", "--recipe", recipe) if with_data else ()
+    data = ("--data", f"folder:{pictures}", "--epochs", "4", "--steps", "2", "--recipe", recipe) if with_data else ()
     answer = nas("prune", trained, "--budget", f"{0.6 * milliseconds:.3f}ms", *TARGET, *data, "--out", out)
     assert answer.code == 0, answer.err
     certificate = read_certificate(out)
@@ -60,7 +63,11 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     assert certificate.passed
     assert certificate.latency.p50_milliseconds <= 0.6 * milliseconds + 0.001
     assert (certificate.miou is None) == (not with_data)
-    assert ("epoch 1/1" in answer.out) == with_data
+    assert earlier.exists()
+    losses = re.findall(r"^epoch \d/\d  loss ([\d.]+)", answer.out, re.M)
+    assert len(losses) == (4 if with_data else 0), "one epoch after the first cut, three after the second"
+    drawn = scalars(out / "events").get("loss", [])
+    assert drawn == [(epoch, pytest.approx(float(loss), abs=6e-4)) for epoch, loss in enumerate(losses, start=1)]
     assert ("note: `probe` is for nas train and nas search" in answer.out) == with_data
     assert re.search(r"whole .* ms.*\npruned .* ms", answer.out)
     if with_data:
@@ -136,6 +143,7 @@ def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify
     words = ("prune", wide[0], "--budget", "5ms", "--target", "null@cpu:9999", "--out", folder)
     assert f"got {folder} with labels.csv, which would be lost; give another one" in nas(*words).refusal()
     (folder / "labels.csv").unlink()
+    (folder / "events").mkdir()
     answer = nas(*words)
     assert "asks for 9999 threads" in answer.refusal()
     assert f"note: {folder} holds a certificate of 2020-01-01 (null@cpu:1, network " in answer.out

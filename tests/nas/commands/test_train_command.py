@@ -296,23 +296,7 @@ rate_shares: {decoder: 2, context: 2}
 """
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values by name in the event files of a folder, one file after the other."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    found: dict[str, list[tuple[int, float]]] = {}
-    for file in sorted(folder.iterdir()):
-        content = file.read_bytes()
-        while content:  # a length and its check, an event and its check
-            end = 12 + int.from_bytes(content[:8], "little")
-            event = Event.FromString(content[12:end])
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
-            content = content[end + 4 :]
-    return found
-
-
-def test_a_training_in_two_stages_finds_its_form_and_is_drawn(nas, pictures, tmp_path):
+def test_a_training_in_two_stages_finds_its_form_and_is_drawn(nas, pictures, tmp_path, scalars):
     architecture, recipe, out = tmp_path / "narrow.yaml", tmp_path / "recipe.yaml", tmp_path / "out"
     architecture.write_text(scale_width(space.load("erfnet"), 0.125).to_yaml())
     recipe.write_text(RECIPE_IN_STAGES)

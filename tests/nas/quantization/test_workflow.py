@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from nas.latency import parse_target
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
+from nas.quantization.fine_tuning import FineTuning
 from nas.quantization.forms import Form
 from nas.quantization.quantizer import QuantizationPlan
 from nas.quantization.scoring import FormScores
@@ -25,6 +27,7 @@ from nas.quantization.workflow import Quantization, Quantized, compared_of
 from nas.runs.certificate import read_certificate
 from nas.runs.labelling import Labelling, metadata
 from nas.runs.trained import Trained
+from nas.training import load_recipe
 from nas.training.scores import Scores
 from nas.training.weights import save_weights
 from space import Architecture
@@ -88,13 +91,18 @@ def trained(plain_network: Callable[..., Architecture], tmp_path_factory: pytest
     return Trained(name="small", architecture=architecture, weights=weights, labelling=labelling)
 
 
-def quantized(trained: Trained, device: Device, folder: Path) -> tuple[Quantized, list[str]]:
-    """What is kept for a device where any loss of accuracy is allowed, and what was said."""
+ANY_LOSS = QuantizationPlan(targets=(WHOLE, INT8), points=100.0, images=2)
+
+
+def quantized(
+    trained: Trained, device: Device, folder: Path, plan: QuantizationPlan = ANY_LOSS
+) -> tuple[Quantized, list[str]]:
+    """What is kept for a device by a plan, and what was said."""
     said: list[str] = []
     quantization = Quantization(
         trained=trained,
         dataset=load(DataSpec(size=SIZE, train_images=3, validation_images=2)),
-        plan=QuantizationPlan(targets=(WHOLE, INT8), points=100.0, images=2),
+        plan=plan,
         folder=folder,
         said=said.append,
         budget=Budget.parse("8ms"),
@@ -134,6 +142,20 @@ def test_forms_that_are_slower_when_they_are_timed_again_are_given_up(trained: T
     verdict = f"takes 1.20 times as long as {WHOLE}"
     assert [(each.p50_milliseconds, each.verdict) for each in others] == [(12.0, verdict)] * 2
     assert not is_quantized((tmp_path / "out" / "model.onnx").read_bytes())
+
+
+def test_epochs_of_fine_tuning_are_drawn(
+    trained: Trained, tmp_path: Path, scalars: Callable[[Path], dict[str, list[tuple[int, float]]]]
+) -> None:
+    tuning = QuantizationAwareTuning(epochs=2, recipe=load_recipe("quick"))
+    nothing_is_good_enough = replace(ANY_LOSS, points=-100.0, tuning=tuning)
+    found, said = quantized(trained, Device(later=5.5), tmp_path / "out", nothing_is_good_enough)
+    assert found.chosen.form.target == WHOLE
+    lines = [re.match(r"epoch (\d)/2  loss ([\d.]+)", line) for line in said]
+    told = [(int(line[1]), pytest.approx(float(line[2]), abs=6e-4)) for line in lines if line]
+    assert len(told) == 2
+    assert scalars(tmp_path / "out" / "events")["loss"] == told
+    assert read_certificate(tmp_path / "out") == found.certificate
 
 
 def timed_form(target: str, milliseconds: float) -> TimedForm:

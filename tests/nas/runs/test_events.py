@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from nas.runs.events import EVENTS, event_files
+from nas.runs.events import EVENTS, event_files, one_after_another
 from nas.training.scores import EpochReport, Scores
 
 SCORES = Scores(miou=0.25, class_iou=(0.25, None), pixel_accuracy=0.5)
@@ -26,6 +28,7 @@ def events_of(file: Path) -> list[Event]:
 
 def test_an_epoch_is_written_at_once_and_later_ones_of_earlier_files_are_forgotten(tmp_path: Path) -> None:
     with event_files(tmp_path, 2) as tell:
+        assert not (tmp_path / EVENTS).exists(), "it waits for an epoch"
         tell(REPORT, 0.01)
         (file,) = (tmp_path / EVENTS).iterdir()
         version, start, epoch = events_of(file)
@@ -38,6 +41,16 @@ def test_an_epoch_is_written_at_once_and_later_ones_of_earlier_files_are_forgott
         "loss": 1.5, "mIoU": 0.25, "pixel_accuracy": 0.5, "learning_rate": pytest.approx(0.01), "seconds": 2.0,
         "waited_for_data": 0.125,
     }  # fmt: skip
+
+
+def test_epochs_of_several_trainings_are_counted_together(
+    tmp_path: Path, scalars: Callable[[Path], dict[str, list[tuple[int, float]]]]
+) -> None:
+    with event_files(tmp_path, 0) as tell:
+        count_on = one_after_another(tell)
+        for epoch, loss in ((1, 1.5), (2, 1.25), (1, 1.0)):
+            count_on(replace(REPORT, epoch=epoch, loss=loss), 0.01)
+    assert scalars(tmp_path / EVENTS)["loss"] == [(1, 1.5), (2, 1.25), (3, 1.0)]
 
 
 def test_a_training_goes_on_where_none_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
