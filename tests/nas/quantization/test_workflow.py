@@ -18,7 +18,7 @@ from nas.latency import parse_target
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.quantization.fine_tuning import FineTuning
+from nas.quantization.fine_tuning import QuantizationAwareTuning
 from nas.quantization.forms import Form
 from nas.quantization.quantizer import QuantizationPlan
 from nas.quantization.scoring import FormScores
