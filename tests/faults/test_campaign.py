@@ -233,7 +233,7 @@ def test_a_search_with_random_kills_ends_as_an_undisturbed_one(campaign: Campaig
 
 
 def test_a_full_disk_is_no_verdict_on_a_candidate(campaign: Campaign) -> None:
-    """The disk fills up while proposing, training, finishing, certifying or reporting; with room made, the run goes on."""
+    """The disk fills up in each stage from proposing to reporting; each time room is made and the run goes on."""
     run = campaign.folder / "full"
     for at in ("/order.yaml", "/search/progress.yaml", "/finish/", "/model.onnx", "/winner", "/report.html"):
         before = finished(run) if (run / "study.yaml").exists() else {}

@@ -1,4 +1,4 @@
-"""Help of every command, and how little it loads."""
+"""The help of every command, which loads no heavy library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAVY = ("torch", "ray", "nvidia", "onnx", "onnxruntime", "optuna", "matplotlib"
 
 
 def loaded_by(*words: str) -> tuple[str, set[str]]:
-    """What a command prints, and the packages that it has loaded when it ends."""
+    """The output of a command, and the packages that it has loaded when it ends."""
     code = (
         "import sys\nfrom nas.cli import main\n"
         f"try:\n    main({list(words)!r})\nexcept SystemExit:\n    pass\n"
