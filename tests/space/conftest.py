@@ -1,4 +1,4 @@
-"""What several tests of `space` share: random architectures, and comparison with an independent network."""
+"""Helpers for tests of `space`: random architectures, and comparison with an independent network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sample_kinds(count: int) -> tuple[Architecture, ...]:
     small = tiny_space()
     chosen: list[Architecture] = []
     seen: set[object] = set()
-    for _ in range(350):  # with ten times as many there is nothing that these have not
+    for _ in range(350):  # ten times as many draws bring no further kinds
         candidate = small.sample(rng)
         traits = {
             ("block", candidate.stages[0].block, candidate.stages[0].factorization),
@@ -89,7 +89,7 @@ def order_of_computation(network: nn.Module, image: Tensor) -> list[nn.Module]:
 
 
 def randomise(network: nn.Module) -> None:
-    """Weights and statistics that no mistake in normalisation or activation survives."""
+    """Set random weights and statistics, which show any mistake in normalisation or activation."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -108,8 +108,8 @@ def randomise(network: nn.Module) -> None:
 def largest_difference(
     architecture: Architecture, reference: nn.Module, size: tuple[int, int], classes: int = 5
 ) -> float:
-    """Between what the built network and the reference give, in evaluation and in training mode, beside 1 + what is
-    wanted; with the same random weights in layers of the same kind and order.
+    """The largest difference of the built network from the reference, relative to 1 + the reference's value, in
+    evaluation and in training mode, with the same random weights in layers of the same kind and order.
     """
     network = architecture.build(classes, auxiliary=True, training_form=True).double().eval()
     reference = reference.double().eval()

@@ -29,7 +29,7 @@ def both(ours, theirs, inputs: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("of", "size"), [((5, 7), (40, 56)), ((6, 8), (41, 39)), ((1, 1), (8, 9))])
-def test_enlarging_has_the_gradient_of_interpolation(of, size, align_corners) -> None:
+def test_enlarging_has_the_values_and_gradients_of_interpolation(of, size, align_corners) -> None:
     x = torch.randn(2, 3, *of, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
     both(
         lambda x: resized(x, size, align_corners, training=True),
@@ -43,7 +43,9 @@ def test_enlarging_has_the_gradient_of_interpolation(of, size, align_corners) ->
     ("kernel", "dilation", "size"),
     [((3, 3), (2, 2), (7, 9)), ((1, 3), (1, 8), (6, 13)), ((3, 3), (1, 4), (5, 3)), ((5, 5), (3, 2), (8, 8))],
 )
-def test_dilated_depthwise_convolutions_have_the_gradients_of_the_usual_ones(kernel, dilation, size, bias) -> None:
+def test_quick_dilated_depthwise_convolutions_have_the_values_and_gradients_of_usual_ones(
+    kernel, dilation, size, bias
+) -> None:
     padding = (kernel[0] // 2 * dilation[0], kernel[1] // 2 * dilation[1])
     layers = [nn.Conv2d(4, 4, kernel, padding=padding, dilation=dilation, groups=4, bias=bias) for _ in range(2)]
     layers[0] = copy.deepcopy(with_quick_gradient(layers[0]))
@@ -59,7 +61,7 @@ def test_dilated_depthwise_convolutions_have_the_gradients_of_the_usual_ones(ker
     both(ours, theirs, [x, *layers[0].state_dict().values()])
 
 
-def test_networks_are_made_of_them() -> None:
+def test_networks_use_the_quick_gradients() -> None:
     network = space.load("ndnet45-ende").build(3)
     dilated = [each for each in network.modules() if isinstance(each, nn.Conv2d) and each.dilation == (2, 2)]
     assert len(dilated) == 13

@@ -90,7 +90,7 @@ def test_draws_hold_every_option_of_every_discrete_trait(
         assert min(counts.values()) >= (fewest_pyramids if axis == "levels" else fewest), axis
 
 
-def test_where_image_pyramids_can_be_they_are_drawn() -> None:
+def test_image_pyramids_are_drawn_if_the_decoder_allows_them() -> None:
     ladders = Space(ranges={"block": ("nonbt",), "down": ("block",), "decoder": ("ladder",)})
     levels = Counter(draw.levels for draw in draw_many(ladders, 100))
     assert set(levels) == set(ranges()["levels"])
@@ -116,13 +116,13 @@ def test_every_published_network_is_a_point_of_the_space(name: str) -> None:
     assert replay(architecture, Space(size=(1024, 2048))) == architecture
 
 
-def test_random_architectures_replay(draws: list[Architecture]) -> None:
+def test_random_architectures_are_rebuilt_from_their_genotypes(draws: list[Architecture]) -> None:
     for draw in draws[:200]:
         assert replay(draw, Space()) == draw
 
 
 @pytest.mark.slow
-def test_re_parameterised_draws_have_something_that_is(draws: list[Architecture]) -> None:
+def test_re_parameterised_draws_have_a_convolution_of_several_paths(draws: list[Architecture]) -> None:
     for draw in draws[:300]:
         graph = replace(draw, rep=draw.has_plain_convolutions and draw.levels == 1, stem=unbiased(draw)).graph(1)
         assert any(node.paths for node in graph.nodes) == (draw.has_plain_convolutions and draw.levels == 1)
@@ -139,7 +139,7 @@ def test_genotypes_hold_scalars_only(draws: list[Architecture]) -> None:
         assert all("/" not in name for name in genotype)
 
 
-def test_what_lies_outside_is_named() -> None:
+def test_an_architecture_outside_the_space_is_refused_with_the_question() -> None:
     erfnet = space.load("erfnet")
     stages = (replace(erfnet.stages[0], width=60), erfnet.stages[1])
     with pytest.raises(ArchitectureError, match=r"stage0\.width = 60 is not among"):
@@ -154,7 +154,9 @@ def test_what_lies_outside_is_named() -> None:
 
 
 @pytest.mark.parametrize("axis", [*NEWER, "block", "decoder", "activation", "stage.depth"])
-def test_what_was_answered_elsewhere_is_a_point_here_if_its_network_is(axis: str, draws: list[Architecture]) -> None:
+def test_genotypes_of_another_space_are_carried_over_if_their_network_is_in_the_space(
+    axis: str, draws: list[Architecture]
+) -> None:
     """Both ways: in a space that was narrowed since, and in one that was opened; at whatever width it was built."""
     outside = 0
     for draw in draws[:40]:
@@ -182,7 +184,7 @@ def answers_on(axis: str, genotype: dict[str, Choice]) -> list[Choice]:
 
 @quiet
 @given(data=st.data())
-def test_narrowing_a_range_binds(data: st.DataObject) -> None:
+def test_a_narrowed_range_binds(data: st.DataObject) -> None:
     axis = data.draw(st.sampled_from(sorted(ranges())))
     options = tuple(data.draw(st.lists(st.sampled_from(ranges()[axis]), min_size=1, max_size=2, unique=True)))
     narrow = Space(ranges={axis: options})
@@ -204,7 +206,7 @@ def test_narrowing_a_range_binds(data: st.DataObject) -> None:
     assume(drawn)
 
 
-def test_the_searched_ranges_are_a_part_of_all_ranges() -> None:
+def test_the_searched_ranges_are_part_of_all_ranges() -> None:
     for axis, options in searched().items():
         assert set(options) <= set(ranges()[axis])
     narrowed = Space(ranges=searched())
@@ -232,7 +234,7 @@ def test_the_searched_ranges_are_a_part_of_all_ranges() -> None:
         ({"stages": (99,), "down": ("block",)}, "stages"),
     ],
 )
-def test_impossible_ranges_name_what_is_impossible(ranges: dict[str, tuple[Choice, ...]], axis: str) -> None:
+def test_impossible_ranges_are_refused_with_the_axis(ranges: dict[str, tuple[Choice, ...]], axis: str) -> None:
     with pytest.raises(ArchitectureError, match=axis.replace(".", r"\.")):
         draw_many(Space(ranges=ranges))
 
@@ -241,7 +243,7 @@ AXES_THAT_CAN_BE_FIXED = ("block", "down", "fuse", "stem.kind", "stages", "stage
 
 
 @pytest.mark.parametrize("axis", [*AXES_THAT_CAN_BE_FIXED, "stage.expansion"])
-def test_fixing_one_axis_leaves_something_to_build(axis: str) -> None:
+def test_fixing_a_single_axis_leaves_networks_to_build(axis: str) -> None:
     for option in ranges()[axis]:
         assert len(draw_many(Space(ranges={axis: (option,)}), 15)) == 15
 
@@ -265,7 +267,7 @@ FIXED_TOGETHER: dict[str, dict[str, tuple[Choice, ...]]] = {
 
 @pytest.mark.share(4)
 @pytest.mark.parametrize("fixed", FIXED_TOGETHER)
-def test_what_is_fixed_binds_the_questions_before_it(fixed: str) -> None:
+def test_fixed_axes_bind_the_questions_before_them(fixed: str) -> None:
     narrow = Space(ranges=FIXED_TOGETHER[fixed])
     draws = draw_many(narrow)
     assert len({draw.key for draw in draws}) > 40
@@ -304,7 +306,7 @@ def test_a_pooling_grid_larger_than_the_feature_map_is_not_offered() -> None:
         ({"decoder": ("none", "ladder"), "rep": (True,), "stem.kind": ("cat",)}, (90, 120)),
     ],
 )
-def test_an_encoder_ends_where_the_context_that_is_asked_for_has_room(
+def test_an_encoder_ends_where_the_requested_context_has_room(
     ranges: dict[str, tuple[Choice, ...]], size: tuple[int, int]
 ) -> None:
     space_of = Space(ranges={**ranges, "context": ("pyramid",)}, size=size)
@@ -321,7 +323,7 @@ def test_an_encoder_ends_where_a_decoder_has_room() -> None:
     assert all(draw.output_stride <= 16 for draw in draw_many(Space(ranges=narrow, size=(90, 120))))
 
 
-def test_a_size_with_room_for_nothing_that_is_asked_for_is_told() -> None:
+def test_a_size_without_room_for_the_requested_parts_is_refused() -> None:
     rng = random.Random(0)
     with pytest.raises(ArchitectureError, match=r"space\.decoder: none of \['steps'\] is possible at 32x48; add"):
         Space(ranges={"decoder": ("steps",), "decoder.bins": ("1-2-3-6",)}, size=(32, 48)).sample(rng)
@@ -352,7 +354,7 @@ def test_a_dilation_larger_than_the_feature_map_is_not_offered() -> None:
         ({"head": ("deconv2",)}, "space.head: there is no 'deconv2'"),
     ],
 )
-def test_ranges_that_mean_nothing_are_refused(ranges: dict[str, tuple[Choice, ...]], message: str) -> None:
+def test_meaningless_ranges_are_refused(ranges: dict[str, tuple[Choice, ...]], message: str) -> None:
     with pytest.raises(ArchitectureError) as caught:
         Space(ranges=ranges)
     assert message in str(caught.value)
@@ -363,7 +365,7 @@ def test_a_size_without_pixels_is_refused() -> None:
         Space(size=(0, 480))
 
 
-def test_ranges_may_go_beyond_the_published_values() -> None:
+def test_ranges_can_go_beyond_the_published_values() -> None:
     wide = Space(ranges={"stage.width": (40, 80, 120), "block": ("sep",), "stage.expansion": (4,), "detail": ("none",)})
     draw = wide.sample(random.Random(0))
     assert {stage.width for stage in draw.stages} <= {40, 80, 120}
@@ -417,7 +419,7 @@ UNLIKE_WHEN_SMALL = ("ddrnet23-slim", "dabnet")  # windows, and rates, that smal
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", space.published())
-def test_what_is_closest_to_a_published_network_is_of_its_kind_or_nothing_is(name: str, size: tuple[int, int]) -> None:
+def test_the_closest_point_to_a_published_network_is_of_its_kind_or_missing(name: str, size: tuple[int, int]) -> None:
     """A search says of it what it knows of the published one."""
     network, points = space.load(name), Space(ranges=searched(), size=size)
     if name in UNLIKE or (name in UNLIKE_WHEN_SMALL and size < (360, 480)):
@@ -451,13 +453,13 @@ def kind_of(network: Architecture) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     "narrow", [{"stage.depth": (1, 2)}, {"stage.stride": (2,)}, {"block": ("nonbt",)}, {"label_stride": (2,)}]
 )
-def test_twelve_blocks_are_not_two_and_no_stride_is_like_another(narrow: dict[str, tuple[Choice, ...]]) -> None:
+def test_a_point_with_other_depths_or_strides_is_not_close(narrow: dict[str, tuple[Choice, ...]]) -> None:
     assert Space(ranges=searched()).closest_genotype(space.load("ndnet45-ende")) is not None
     assert Space(ranges={**searched(), **narrow}).closest_genotype(space.load("ndnet45-ende")) is None
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_answers_of_a_search_before_it_looked_at_the_newer_families_are_points_of_it(size: tuple[int, int]) -> None:
+def test_genotypes_from_before_the_newer_families_are_points_of_the_space(size: tuple[int, int]) -> None:
     """The questions that were not asked then have the answers that every network had."""
     before = Space(
         ranges={
