@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from space import Architecture, Space
+from space.choices import Choice
 
 OWNERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
 # Narrow and shallow, so that a network of any kind is built and run in milliseconds.
@@ -71,6 +72,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(name="tiny_space")
 def tiny_space_fixture() -> Space:
     return tiny_space()
+
+
+@pytest.fixture(scope="session")
+def draws() -> list[Architecture]:
+    """A thousand draws of the whole space; tests must not change the list."""
+    return draw_many(Space(), 1000)
+
+
+def draw_many(within: Space, count: int = 50) -> list[Architecture]:
+    """Draws of a space, the same ones at each call."""
+    rng = random.Random(4)
+    return [within.sample(rng) for _ in range(count)]
+
+
+@pytest.fixture(name="draw_many", scope="session")
+def draw_many_fixture() -> Callable[..., list[Architecture]]:
+    return draw_many
+
+
+def replay(architecture: Architecture, within: Space) -> Architecture:
+    """What `choose` makes of an architecture's genotype, which must answer exactly the questions that are asked."""
+    genotype = within.genotype(architecture)
+    asked: list[str] = []
+
+    def answer(name: str, options: Sequence[Choice]) -> Choice:
+        asked.append(name)
+        assert genotype[name] in options
+        return genotype[name]
+
+    result = within.choose(answer)
+    assert set(asked) == set(genotype)
+    assert len(asked) == len(genotype)
+    return result
+
+
+@pytest.fixture(name="replay", scope="session")
+def replay_fixture() -> Callable[[Architecture, Space], Architecture]:
+    return replay
 
 
 def order_of_computation(network: nn.Module, image: Tensor) -> list[nn.Module]:
