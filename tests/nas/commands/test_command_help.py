@@ -1,9 +1,10 @@
-"""The help of every command, which loads no heavy library."""
+"""The help of every command, which loads no heavy library, and the version of the program."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -53,3 +54,7 @@ def test_a_word_that_is_no_command_ends_with_code_2(nas):
     answer = nas("sarch")
     assert answer.code == 2
     assert "invalid choice: 'sarch'" in answer.err
+
+
+def test_the_program_prints_its_version(nas) -> None:
+    assert nas("--version").done().out == f"nas (framebudget) {version('framebudget')}\n"
