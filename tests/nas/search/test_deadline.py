@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import space
-from nas.commands.search import _new, _resumed, add_arguments
 from nas.data import DataSpec
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
@@ -27,9 +25,9 @@ from nas.search.propose.proposals import Proposals
 from nas.search.search import Candidate, Search
 from nas.search.train.job import Job
 from nas.storage.files import write_text
-from nas.study import SearchPlan, Study, built_in_study
-from nas.training import Scores, Variant, load_recipe
-from space import UserError, strict
+from nas.study import SearchPlan, Study
+from nas.training import Scores, load_recipe
+from space import strict
 
 EPOCHS, FINISH = 4, 10
 
@@ -409,88 +407,3 @@ def test_another_certificate_has_the_time_that_is_left_beside_those_of_other_bud
     with Clock(trained.run) as again:
         assert _has_room(trained, again, 0, 99.0)
         assert not _has_room(trained, again, 0, 101.0), "what was left of its time still is"
-
-
-def test_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("nas.runs.spent.time.monotonic", lambda: now[0])
-    run = RunFolder.create(tmp_path / "run", study(10.0))
-    first = Stopwatch(run)
-    now[0] += 42
-    first.keep()
-    now[0] = 7  # another command, on a machine that was started anew
-    with Stopwatch(run) as second:
-        now[0] += 3
-        second.keep()  # just written: not again
-        assert spent_of(run).seconds == 42
-        assert second.spent.seconds == 45
-    assert spent_of(run).seconds == 45
-    RunFolder(run.root).withdraw()
-    again = RunFolder.create(run.root, study(10.0))  # another run in the same folder
-    assert spent_of(again).seconds == 0
-
-
-def test_another_question_has_the_time_for_itself(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", study(10.0))
-    (run.root / SPENT).write_text("seconds: 500\nclosed_minutes: 10\n", "utf-8")
-    forget_spent(run)
-    assert spent_of(run) == Spent()
-    forget_spent(run)  # of a run that says nothing
-
-
-@pytest.mark.parametrize(
-    ("words", "minutes"),
-    [
-        ([], 4.75),
-        (["--budget", "8ms"], 4.75),
-        (["--budget", "8ms", "--budget", "20ms"], 0.0),
-        (["--frontier"], 0.0),
-        (["--frontier", "--minutes", "30"], 30.0),
-    ],
-)
-def test_a_run_of_it_that_goes_on_has_them_for_one_budget_too(tmp_path: Path, words: list[str], minutes: float) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    run = RunFolder.create(tmp_path / "run", built_in_study("10ms"))
-    _, asked = _resumed(parser.parse_args(["--resume", str(run.root), *words]))
-    assert asked.search.minutes == minutes
-    own = RunFolder.create(tmp_path / "own", study(7.0))
-    _, asked = _resumed(parser.parse_args(["--resume", str(own.root), *words]))
-    assert asked.search.minutes == (30.0 if "30" in words else 7.0), "they are the study's"
-
-
-@pytest.mark.parametrize(
-    ("words", "minutes"),
-    [
-        (["--budget", "10ms"], 4.75),
-        (["--budget", "10ms", "--budget", "20ms"], 0.0),
-        (["--budget", "10ms", "--frontier"], 0.0),
-        (["--budget", "10ms", "--budget", "20ms", "--minutes", "30"], 30.0),
-    ],
-)
-def test_the_search_without_a_study_has_its_minutes_for_one_budget(
-    tmp_path: Path, words: list[str], minutes: float
-) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    folder, asked = _new(parser.parse_args([*words, "--out", str(tmp_path / "run"), "--target", "null@cpu:1"]))
-    assert asked.search.minutes == minutes
-    run = RunFolder.create(folder.root, asked)
-    assert run.study().search.minutes == minutes
-    assert run.study().search.finishing == (Variant(ohem_probability=0.7),)
-
-
-def test_a_file_that_says_otherwise_is_refused(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", study(10.0))
-    (run.root / SPENT).write_text("seconds: -3\n", "utf-8")
-    with pytest.raises(UserError, match="seconds: expected 0 or more, got -3"):
-        Stopwatch(run)
-    (run.root / SPENT).write_text("seconds: 3\nclosed_minutes: .inf\n", "utf-8")
-    with pytest.raises(UserError, match="closed_minutes"):
-        Stopwatch(run)
-
-
-@pytest.mark.parametrize("minutes", [-1.0, float("nan"), float("inf")])
-def test_no_minutes_that_are_none(minutes: float) -> None:
-    with pytest.raises(UserError, match=r"search\.minutes: expected 0 or more"):
-        SearchPlan(minutes=minutes)
