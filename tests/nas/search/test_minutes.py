@@ -34,10 +34,10 @@ def test_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.
     first = Stopwatch(run)
     now[0] += 42
     first.keep()
-    now[0] = 7  # another command, on a machine that was started anew
+    now[0] = 7  # another command, after a restart of the machine
     with Stopwatch(run) as second:
         now[0] += 3
-        second.keep()  # just written: not again
+        second.keep()  # too soon to be written again
         assert spent_of(run).seconds == 42
         assert second.spent.seconds == 45
     assert spent_of(run).seconds == 45
@@ -46,12 +46,12 @@ def test_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.
     assert spent_of(again).seconds == 0
 
 
-def test_another_question_has_the_time_for_itself(tmp_path: Path) -> None:
+def test_a_changed_question_starts_with_no_time_spent(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", study(10.0))
     (run.root / SPENT).write_text("seconds: 500\nclosed_minutes: 10\n", "utf-8")
     forget_spent(run)
     assert spent_of(run) == Spent()
-    forget_spent(run)  # of a run that says nothing
+    forget_spent(run)  # a run without the file
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,9 @@ def test_another_question_has_the_time_for_itself(tmp_path: Path) -> None:
         (["--frontier", "--minutes", "30"], 30.0),
     ],
 )
-def test_a_run_of_it_that_goes_on_has_them_for_one_budget_too(tmp_path: Path, words: list[str], minutes: float) -> None:
+def test_a_resumed_built_in_search_has_its_minutes_only_for_one_budget(
+    tmp_path: Path, words: list[str], minutes: float
+) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     run = RunFolder.create(tmp_path / "run", built_in_study("10ms"))
@@ -84,7 +86,7 @@ def test_a_run_of_it_that_goes_on_has_them_for_one_budget_too(tmp_path: Path, wo
         (["--budget", "10ms", "--budget", "20ms", "--minutes", "30"], 30.0),
     ],
 )
-def test_the_search_without_a_study_has_its_minutes_for_one_budget(
+def test_the_built_in_search_has_its_minutes_only_for_one_budget(
     tmp_path: Path, words: list[str], minutes: float
 ) -> None:
     parser = argparse.ArgumentParser()
@@ -96,7 +98,7 @@ def test_the_search_without_a_study_has_its_minutes_for_one_budget(
     assert run.study().search.finishing == (Variant(ohem_probability=0.7),)
 
 
-def test_a_file_that_says_otherwise_is_refused(tmp_path: Path) -> None:
+def test_impossible_values_of_spent_time_are_refused(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", study(10.0))
     (run.root / SPENT).write_text("seconds: -3\n", "utf-8")
     with pytest.raises(UserError, match="seconds: expected 0 or more, got -3"):
@@ -107,6 +109,6 @@ def test_a_file_that_says_otherwise_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("minutes", [-1.0, float("nan"), float("inf")])
-def test_no_minutes_that_are_none(minutes: float) -> None:
+def test_impossible_minutes_are_refused(minutes: float) -> None:
     with pytest.raises(UserError, match=r"search\.minutes: expected 0 or more"):
         SearchPlan(minutes=minutes)

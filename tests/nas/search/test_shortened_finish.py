@@ -76,7 +76,7 @@ def test_the_finish_has_the_epochs_that_fit_into_the_time_left_but_at_least_a_th
     assert epochs_at(search, 0.0, [first, second]) == WHOLE
 
 
-def test_the_finish_is_whole_without_a_limit_or_where_the_limit_was_reached_before(search: Search) -> None:
+def test_the_finish_is_whole_without_a_limit_and_after_the_limit_was_reached(search: Search) -> None:
     networks = search.run.trials()
     assert epochs_at(search, 10_000.0, networks, minutes=0.0) == WHOLE
     with Clock(search.run) as clock:
