@@ -59,8 +59,7 @@ RigidOf = Callable[[Search, Latency], Solver]
 
 
 class Arithmetic:
-    """A device on which a hundred million multiply-adds take a millisecond; certified networks have prepared latencies.
-    """
+    """A device on which a hundred million multiply-adds take a millisecond; latencies of certificates are prepared."""
 
     def __init__(self, invented: Invented) -> None:
         self._invented = invented

@@ -121,8 +121,7 @@ def test_a_training_that_starts_from_a_whole_network_has_no_encoder_stage(
 
 @pytest.mark.parametrize("name", ["erfnet", "fplnet"])
 def test_the_network_trained_first_is_the_published_encoder(name, shallow) -> None:
-    """It is compared with the published encoder of the same weights under a linear head, with one block in each stage.
-    """
+    """It is compared with the published encoder of the same weights under a linear head; stages have one block each."""
     parent = scale_width(shallow(name), 0.25)
     network = parent.build(5).eval()
     model = EncoderModel(network, replace(STAGE, labels="full", bias=parent.bias)).eval()
