@@ -29,9 +29,9 @@ THIN = Stem(kind="convs", width=4)
 
 
 def _keep_to_one_core() -> None:
-    """With `pytest -n 2` each worker, and all that it starts, keeps to one core, where it times alone.
+    """With `pytest -n 2` each worker and its child processes keep to one core, which no other worker uses.
 
-    So its timings need not wait for the other worker's training steps either: it has its own folder of locks.
+    Timings need not wait for the other worker's training steps either: each worker has its own folder of locks.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker:
@@ -42,11 +42,11 @@ def _keep_to_one_core() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
-_keep_to_one_core()  # before other files of this kind are imported, and what remembers the cores that it begins with
+_keep_to_one_core()  # before any import of a module that remembers the cores of its start
 
 
 def pytest_configure() -> None:
-    """In the background of a shell, or under nohup, signals are ignored, and children would inherit that."""
+    """Undo ignored signals: in a shell's background or under nohup, child processes would inherit them."""
     collect_less_often()
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -73,21 +73,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """All that was loaded stays: to look for garbage among it, over and over, takes seconds."""
+    """Keep loaded modules out of garbage collections, which would take seconds to look through them again and again."""
     gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Networks of test size are slower with several threads than with one, and far slower beside another process."""
-    import torch  # not by the process that only deals the tests out
+    import torch  # here, so that the process that only distributes tests does not load it
 
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing is found in, or left in, the cache of whoever runs the tests."""
+    """Tests have a cache of their own: they neither read nor fill the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -95,7 +95,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shallow() -> Callable[[str], Architecture]:
-    """A published network with one block in each stage: every kind of layer that it has, and few of each to export."""
+    """A published network with one block in each stage: all its kinds of layers, but few layers to export."""
     return _shallow
 
 
@@ -135,18 +135,18 @@ def flops() -> Callable[[nn.Module, Tensor], int]:
 
 @pytest.fixture(scope="session")
 def record() -> ModuleType:
-    """What is recorded of results that must not change, and how."""
+    """The module that records results which must not change."""
     return _module_in("unchanged/record.py")
 
 
 @pytest.fixture(scope="session")
 def others() -> ModuleType:
-    """Networks of others in plain PyTorch, with the names of their files."""
+    """Networks of other projects in plain PyTorch, whose weights have the names of their published files."""
     return _module_in("nas/training/networks_of_others.py")
 
 
 def _module_in(file: str) -> ModuleType:
-    """A module beside tests, which are not packages."""
+    """A helper module in a folder of tests, which is no package."""
     path = Path(__file__).parent / file
     specification = importlib.util.spec_from_file_location(f"tests_{path.stem}", path)
     assert specification is not None

@@ -1,4 +1,4 @@
-"""Rules of the house that no single module can keep alone: who may know whom, what is never called, and lint.
+"""Rules that concern all modules together: allowed imports, forbidden calls, documentation, file sizes and lint.
 
 Types are checked by mypy, in `.ci/run` and before every commit: it takes a minute where nothing is cached.
 """
@@ -70,7 +70,7 @@ def name(path: Path) -> str:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Modules that a file imports, those inside functions and type checks too."""
+    """Modules that a file imports, including imports inside functions and for type checkers."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -79,13 +79,13 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def dotted(node: ast.expr) -> str:
-    """`torch.load` of the expression that reads so, or nothing."""
+    """The source text of an expression such as `torch.load`; empty for any other kind of expression."""
     if isinstance(node, ast.Name):
         return node.id
     return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_all_three_packages_have_sources() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(PACKAGES)
 
 
@@ -105,7 +105,7 @@ def tree_of(path: Path) -> ast.Module:
 
 @functools.cache
 def imports_of(path: Path) -> set[str]:
-    """Modules of ours that a file imports: at its top, inside functions, for type checkers."""
+    """Modules of this project that a file imports: at its top, inside functions, for type checkers."""
     found = set()
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
@@ -118,8 +118,8 @@ def imports_of(path: Path) -> set[str]:
     return {module for module in found if module in MODULES and module != module_of(path)}
 
 
-def test_openvino_is_imported_for_users_without_a_home_too() -> None:
-    """`nas.host.home` says why."""
+def test_every_import_of_openvino_also_works_for_users_without_a_home() -> None:
+    """See `nas.host.home` for the reason."""
     bare, homes = [], 0
     for path in SOURCES:
         inside = {
@@ -138,12 +138,12 @@ def test_openvino_is_imported_for_users_without_a_home_too() -> None:
 
 
 def room_of(module: str, rooms: tuple[str, ...]) -> str | None:
-    """Which of the rooms a module is in."""
+    """The room of a module, or None."""
     return next((room for room in rooms if module == room or module.startswith(f"{room}.")), None)
 
 
 def circles(arrows: Mapping[str, set[str]]) -> list[set[str]]:
-    """Modules that import each other, directly or through others: those that reach themselves."""
+    """Groups of modules that import each other, directly or through other modules."""
     reached = {module: set(direct) for module, direct in arrows.items()}
     changed = True
     while changed:
@@ -160,7 +160,7 @@ def test_no_two_modules_import_each_other() -> None:
     assert circles({module: imports_of(path) for module, path in MODULES.items()}) == []
 
 
-def test_the_rule_above_sees_a_circle() -> None:
+def test_circles_of_imports_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
 
 
@@ -187,7 +187,7 @@ def test_every_module_is_in_a_room() -> None:
 
 
 @pytest.mark.parametrize("package", ["nas", "pruning", "space"])
-def test_packages_say_that_they_are_typed(package: str) -> None:
+def test_packages_are_marked_as_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
 
@@ -213,7 +213,7 @@ def unsafe_calls(tree: ast.AST) -> Iterator[str]:
             yield f"import {module}"
 
 
-def test_nothing_that_is_read_can_run_code() -> None:
+def test_no_call_can_run_code_from_a_file() -> None:
     found = {name(path): list(unsafe_calls(tree_of(path))) for path in SOURCES}
     assert {file: calls for file, calls in found.items() if calls} == {}
 
@@ -232,7 +232,7 @@ def test_nothing_that_is_read_can_run_code() -> None:
         "eval(text)",
     ],
 )
-def test_the_rule_above_sees_what_it_forbids(line: str) -> None:
+def test_each_kind_of_unsafe_call_is_found(line: str) -> None:
     assert list(unsafe_calls(ast.parse(line)))
 
 
@@ -243,8 +243,8 @@ def git(*arguments: str) -> list[str]:
     return run.stdout.split("\0")[:-1]
 
 
-def test_a_guard_is_asked_for_by_the_name_of_its_device() -> None:
-    """`lane.shared_on` gives it. `lane.shared` itself, which holds all cores, is only entered."""
+def test_guards_are_requested_by_the_name_of_their_device() -> None:
+    """`lane.shared_on` gives the guard of a device. `lane.shared`, which holds all cores, may only be entered."""
     passed_on = []
     for path in SOURCES:
         tree = ast.parse(path.read_text("utf-8"))
@@ -254,11 +254,11 @@ def test_a_guard_is_asked_for_by_the_name_of_its_device() -> None:
     assert not passed_on
 
 
-def test_only_known_names_at_the_top() -> None:
+def test_only_known_files_and_folders_are_at_the_top_level() -> None:
     assert {path.split("/")[0] for path in git("ls-files", "-z")} <= TOP_LEVEL
 
 
-def test_only_text_and_nothing_large_is_tracked_but_the_weights_of_winners() -> None:
+def test_only_weights_of_winners_are_tracked_as_large_files() -> None:
     winners = re.compile(r"studies/[\w-]+/winners/[\w.-]+/(weights\.safetensors|model\.onnx)")
     sizes = {path: file.stat().st_size for path in git("ls-files", "-z") if (file := ROOT / path).is_file()}
     large = [path for path, size in sizes.items() if size > (10_000_000 if winners.fullmatch(path) else 500_000)]
@@ -278,13 +278,13 @@ def test_ruff_has_no_complaint() -> None:
     assert code == 0, told
 
 
-def test_everything_is_formatted() -> None:
+def test_all_files_are_formatted() -> None:
     code, told = module_output("ruff", "format", "--check")
     assert code == 0, told
 
 
 @pytest.mark.slow
-def test_what_is_sent_to_other_hosts_is_consistent_in_the_oldest_python_there() -> None:
+def test_code_sent_to_other_hosts_passes_type_checks_for_their_oldest_python() -> None:
     """Boards have an older Python than this package asks for."""
     sent = {file for name in ("onnxruntime", "openvino") for file in parcel.sources(f"nas.latency.runtimes.{name}")}
     files = sorted(file for file in sent if (ROOT / file).read_text("utf-8").strip())
@@ -331,7 +331,7 @@ def test_the_public_parts_of_space_are_documented() -> None:
     assert undocumented == []
 
 
-def test_everything_that_space_exports_exists() -> None:
+def test_every_export_of_space_exists() -> None:
     assert all(hasattr(space, exported) for exported in space.__all__)
     assert list(space.__all__) == sorted(space.__all__)
 

@@ -23,7 +23,7 @@ from space.choices import Choice
 from space.network import Network
 
 CLASSES = 5
-SIZE = (360, 480)  # that the space thinks of; networks are run at smaller ones
+SIZE = (360, 480)  # the input size of the space; tests run networks at smaller sizes
 # Narrow and shallow, so that a network of any kind is built and run in milliseconds.
 SMALL: Mapping[str, tuple[Choice, ...]] = {
     "stem.width": (8, 16),
@@ -36,13 +36,13 @@ SMALL: Mapping[str, tuple[Choice, ...]] = {
     "decoder.projection": (0, 32),
     "context.bottleneck": (32,),
     "head.width": (32,),
-    "detail.bottles": (0,),  # else some stages are of another kind
+    "detail.bottles": (0,),  # bottleneck stages would be of another block kind
 }
 
 
 @pytest.fixture
 def run() -> Callable[..., str]:
-    """What a program prints in a Python of its own, with the packages of a folder in front of all others."""
+    """The output of a program in a Python process of its own, with a folder's packages in front of all others."""
 
     def printed(program: str, folder: Path | None = None) -> str:
         paths = [*([str(folder)] if folder else []), str(Path(space.__file__).parents[1]), *filter(None, sys.path)]
@@ -91,7 +91,7 @@ def table() -> LatencyTable:
 
 @pytest.fixture
 def lively() -> Callable[[Architecture], Network]:
-    """A network in double precision, in evaluation mode, none of whose numbers are still those that it began with."""
+    """A network in double precision and evaluation mode, with all its numbers drawn at random."""
 
     def made(architecture: Architecture) -> Network:
         torch.manual_seed(0)
@@ -112,7 +112,7 @@ def lively() -> Callable[[Architecture], Network]:
 
 @pytest.fixture
 def image() -> Tensor:
-    """Of a size that no stride divides, float64 (1, 3, 44, 60)."""
+    """A random image of a size that no stride divides, float64 (1, 3, 44, 60)."""
     return torch.randn(1, 3, 44, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -136,7 +136,7 @@ def some_kept() -> Callable[[Cutter], Mask]:
 
 @pytest.fixture
 def unread() -> Callable[[Cutter, Network, Mask, Tensor], Tensor]:
-    """Logits of a whole network in which nothing reads the channels outside a mask: what a cut network has to give."""
+    """The logits that a cut network must give: those of the whole network when no layer reads masked-out channels."""
 
     def logits(cutter: Cutter, network: Network, keep: Mask, image: Tensor) -> Tensor:
         handles = []

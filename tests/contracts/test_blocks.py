@@ -1,4 +1,4 @@
-"""What every kind of block must do; a file in space/blocks, and a kind of another package, is tested by being there."""
+"""Contract of block kinds: every kind in space/blocks, and every installed kind of another package, is tested here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def block_numbers(kind: str) -> Unit:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_space_draws_it_and_what_is_drawn_can_be_built(kind, draws) -> None:
+def test_the_space_draws_every_block_kind_and_its_networks_can_be_built(kind, draws) -> None:
     assert kind in ranges()["block"]
     for architecture in draws({"block": kind}):
         assert {stage.block for stage in architecture.stages} == {kind}
@@ -53,7 +53,7 @@ def test_the_space_draws_it_and_what_is_drawn_can_be_built(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_scaled_to_widths_that_it_can_have(kind, draws) -> None:
+def test_a_block_kind_is_scaled_to_widths_that_it_allows(kind, draws) -> None:
     for architecture in draws({"block": kind}):
         sizes = []
         for factor in (0.05, 0.4, 1.0, 2.5):
@@ -68,7 +68,7 @@ def test_it_is_scaled_to_widths_that_it_can_have(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if blocks.kind(kind).in_decoders])
-def test_a_decoder_of_it_is_drawn_and_scaled(kind) -> None:
+def test_a_decoder_of_the_block_kind_is_drawn_and_scaled(kind) -> None:
     wide = {
         "block": (kind,),
         "decoder": ("deconv",),
@@ -86,7 +86,7 @@ def test_a_decoder_of_it_is_drawn_and_scaled(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_estimated(kind, draws, table) -> None:
+def test_the_latency_of_a_block_kind_is_estimated(kind, draws, table) -> None:
     for architecture in draws({"block": kind}):
         milliseconds = table.estimate(architecture, 5)
         assert milliseconds > 0
@@ -94,8 +94,8 @@ def test_it_is_estimated(kind, draws, table) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_blocks_of_it_can_go_and_the_others_keep_their_weights(kind, draws, lively, image) -> None:
-    """One of each row: of the stages, of the parts of a detail branch, of the steps of a decoder."""
+def test_blocks_can_be_removed_and_the_remaining_ones_keep_their_weights(kind, draws, lively, image) -> None:
+    """One block of each row is removed: of the stages, the parts of a detail branch and the steps of a decoder."""
     architectures, removed = draws({"block": kind, "stage.depth": 2}), set()
     if "block" in blocks.kind(kind).openings:
         architectures += draws({"block": kind, "stage.depth": 2, **BRANCHED}, 1)
@@ -112,7 +112,7 @@ def test_blocks_of_it_can_go_and_the_others_keep_their_weights(kind, draws, live
                 depths = {each: stage.depth - (each == row) for each, stage in rows.items()}
                 assert {each: stage.depth for each, stage in shorter.architecture.rows().items()} == depths
                 expected, found = without(network.state_dict(), name), shorter.state_dict()
-                unread = expected.keys() - found.keys()  # where the sum in front of it is what is joined
+                unread = expected.keys() - found.keys()  # activations behind a sum that is joined
                 assert all(weight.endswith(".act.weight") for weight in unread)
                 assert all(torch.equal(value, expected[weight]) for weight, value in found.items())
                 assert torch.isfinite(shorter(image)).all()
@@ -122,7 +122,7 @@ def test_blocks_of_it_can_go_and_the_others_keep_their_weights(kind, draws, live
 
 
 def without(weights: Mapping[str, Tensor], block: str) -> dict[str, Tensor]:
-    """The weights that stay when one block goes, by their names then: those behind it in its row move up."""
+    """The weights that stay when one block is removed, under their new names: later blocks of its row move up."""
     row, _, gone = block.rpartition("block")
     found = {}
     for name, value in weights.items():
@@ -135,7 +135,7 @@ def without(weights: Mapping[str, Tensor], block: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_described(kind, draws) -> None:
+def test_a_block_kind_is_described_in_words(kind, draws) -> None:
     for architecture in draws({"block": kind}):
         words = describe(architecture)["Stage 1"]
         assert blocks.kind(kind).words in words
@@ -144,7 +144,7 @@ def test_it_is_described(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_opens_in_the_ways_that_it_says_and_in_no_other(kind) -> None:
+def test_a_stage_opens_only_in_the_ways_that_its_block_kind_declares(kind) -> None:
     stage = stage_of(kind)
     for down in OPENINGS:
         if down in blocks.kind(kind).openings:
@@ -155,7 +155,7 @@ def test_it_opens_in_the_ways_that_it_says_and_in_no_other(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_cannot_have_is_refused(kind) -> None:
+def test_a_stage_refuses_values_that_its_block_kind_cannot_have(kind) -> None:
     stage, block = stage_of(kind), blocks.kind(kind)
     with pytest.raises(ArchitectureError, match=r"block_options: .* has no 'nonsense'"):
         replace(stage, block_options={"nonsense": 1})
@@ -181,7 +181,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("kind", "option"), NUMBERS)
-def test_a_number_of_its_own_is_refused_or_can_be_built(kind, option, draws) -> None:
+def test_each_number_of_a_block_kind_is_refused_or_can_be_built(kind, option, draws) -> None:
     (architecture, *_) = draws({"block": kind, "detail": "none"})
     built = []
     for value in (blocks.kind(kind).options[option].default, -16, -1, 0, 1, 10**12):
@@ -197,16 +197,16 @@ def test_a_number_of_its_own_is_refused_or_can_be_built(kind, option, draws) -> 
 
 
 @pytest.mark.parametrize(("kind", "option"), NUMBERS)
-def test_a_range_of_numbers_that_it_cannot_have_leaves_nothing(kind, option) -> None:
+def test_a_range_of_numbers_that_a_block_kind_cannot_have_leaves_nothing_to_draw(kind, option) -> None:
     with pytest.raises(ArchitectureError, match=r"space\.stages"):
         Space(ranges={"block": (kind,), f"{kind}.{option}": (-1,)}).sample(random.Random(0))
 
 
-def test_kinds_of_ours_have_places_of_their_own() -> None:
+def test_each_block_kind_of_this_package_has_a_position_of_its_own() -> None:
     places = [blocks.kind(name).position for name in KINDS if blocks.kind(name).position < LAST]
     assert places == sorted(set(places))
 
 
-def test_an_unknown_kind_names_the_known_ones() -> None:
+def test_an_unknown_block_kind_is_refused_with_the_known_kinds() -> None:
     with pytest.raises(ArchitectureError, match=r"block: expected one of nonbt, fpl, .*; got 'nonbtt'.*'nonbt'"):
         Stage(block="nonbtt", width=16, depth=1, stride=2)

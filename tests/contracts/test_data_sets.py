@@ -1,4 +1,4 @@
-"""What every data set in nas/data/sets must do; a new file there is tested once SAMPLES can make pictures of it."""
+"""Contract of data sets: every file in nas/data/sets is tested here, with the sample pictures that SAMPLES makes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from space import extensions, strict
 
 TRAIN, VALIDATION = 5, 3  # pictures that a sample has
 FILE_SIZE = (32, 48)
-SIZE = (24, 40)  # at which they are asked for
+SIZE = (24, 40)  # the size that tests request
 
 
 def camvid(root: Path) -> str:
@@ -53,7 +53,7 @@ def folder(root: Path) -> str:
 
 
 def road_scenes(root: Path) -> None:
-    """They draw themselves."""
+    """Write nothing: the data set draws its own pictures."""
 
 
 SAMPLES: dict[str, Callable[[Path], str | None]] = {
@@ -89,7 +89,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
-    """The root to ask for, where the sample lies; what is drawn goes to a cache of these tests, once for all."""
+    """The root to request, which holds the sample; drawn pictures go to one cache that all these tests share."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     if name not in SAMPLES:
         pytest.fail(f"no pictures to test {name} on: write what makes some, and name it in SAMPLES of {__file__}")
@@ -115,13 +115,13 @@ def shown(split: Split, dataset: Dataset) -> list[tuple[str, bytes, bytes]]:
 
 
 @every_data_set
-def test_it_is_what_was_asked_for(spec: DataSpec, dataset: Dataset) -> None:
+def test_a_data_set_has_the_name_and_size_of_its_specification(spec: DataSpec, dataset: Dataset) -> None:
     assert (dataset.name, dataset.size) == (spec.name, SIZE)
     assert strict.parse(strict.dump(spec), DataSpec, "study.yaml") == spec
 
 
 @every_data_set
-def test_its_pictures_can_be_read_and_are_in_one_split_only(dataset: Dataset) -> None:
+def test_each_picture_can_be_read_and_is_in_one_split_only(dataset: Dataset) -> None:
     check(dataset)
     assert (len(dataset.train), len(dataset.validation)) == (TRAIN, VALIDATION)
     assert not {*dataset.train.images} & {*dataset.validation.images}
@@ -144,7 +144,7 @@ def test_every_class_has_a_name_a_colour_and_a_label_value(dataset: Dataset) -> 
 
 @every_data_set
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_networks_see_it_at_the_size_asked_for(dataset: Dataset, split: Literal["train", "validation"]) -> None:
+def test_networks_see_pictures_at_the_requested_size(dataset: Dataset, split: Literal["train", "validation"]) -> None:
     loader = make_loader(dataset, split, batch_size=2, augmentation=None, backend="torch")
     images, labels = next(loader.epoch(0))
     assert images.shape == (2, 3, *SIZE)
@@ -157,14 +157,16 @@ def test_networks_see_it_at_the_size_asked_for(dataset: Dataset, split: Literal[
 
 @every_data_set
 @pytest.mark.parametrize(("train", "validation"), [(1, 1), (3, 2)])
-def test_it_has_no_more_pictures_than_asked_for(name: str, root: str | None, train: int, validation: int) -> None:
+def test_a_data_set_has_no_more_pictures_than_requested(
+    name: str, root: str | None, train: int, validation: int
+) -> None:
     dataset = load(DataSpec(name=name, root=root, size=SIZE, train_images=train, validation_images=validation))
     check(dataset)
     assert (len(dataset.train), len(dataset.validation)) == (train, validation)
 
 
 @every_data_set
-def test_it_is_the_same_every_time(spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_is_the_same_every_time(spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(spec)
     assert load(spec) == first
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
@@ -185,7 +187,9 @@ def test_a_seed_draws_other_pictures_or_is_refused(name: str, root: str | None, 
 
 
 @every_data_set
-def test_a_missing_root_is_answered_with_what_it_should_hold(name: str, root: str | None, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_root_names_the_contents_that_are_expected(
+    name: str, root: str | None, tmp_path: Path
+) -> None:
     if root is None:
         with pytest.raises(DataError, match=r"data.root: .*remove it"):
             load(DataSpec(name=name, root=str(tmp_path)))
@@ -202,7 +206,7 @@ def test_a_missing_root_is_answered_with_what_it_should_hold(name: str, root: st
 
 @pytest.mark.share(4)
 @every_data_set
-def test_importing_it_loads_no_heavy_library(name: str) -> None:
+def test_importing_a_data_set_loads_no_heavy_library(name: str) -> None:
     code = (
         f"import importlib, sys; importlib.import_module('nas.data.sets.{name}');"
         "print([m for m in ('torch', 'PIL', 'nvidia', 'ray') if m in sys.modules])"

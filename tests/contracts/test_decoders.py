@@ -1,4 +1,4 @@
-"""What every kind of decoder must do; a file in space/decoders, or one of another package, is tested by being there."""
+"""Contract of decoders: every file in space/decoders and every installed decoder of another package is tested here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = tuple(decoders.kinds())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_value_is_a_frozen_dataclass_that_says_its_kind(kind) -> None:
+def test_a_decoder_is_a_frozen_dataclass_with_its_kind_as_first_field(kind) -> None:
     value = decoders.kinds()[kind]
     assert is_dataclass(value)
     assert value.__dataclass_params__.frozen  # type: ignore[attr-defined]
@@ -30,7 +30,7 @@ def test_its_value_is_a_frozen_dataclass_that_says_its_kind(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_space_draws_it_and_what_is_drawn_can_be_built(kind, draws) -> None:
+def test_the_space_draws_every_decoder_and_its_networks_can_be_built(kind, draws) -> None:
     assert kind in ranges()["decoder"]
     assert set(decoders.kinds()[kind].axes) <= set(ranges())
     for architecture in draws({"decoder": kind}):
@@ -44,7 +44,7 @@ def test_the_space_draws_it_and_what_is_drawn_can_be_built(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_widths_follow_a_factor_and_change_alone(kind, draws) -> None:
+def test_decoder_widths_follow_a_factor_and_can_change_alone(kind, draws) -> None:
     for architecture in draws({"decoder": kind}):
         decoder = architecture.decoder
         assert scale_width(architecture, 1.0).decoder == decoder
@@ -59,14 +59,14 @@ def test_its_widths_follow_a_factor_and_change_alone(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_estimated(kind, draws, table) -> None:
+def test_the_latency_of_a_decoder_is_estimated(kind, draws, table) -> None:
     for architecture in draws({"decoder": kind}):
         milliseconds = table.estimate(architecture, 5)
         assert 0 < milliseconds < table.estimate(scale_width(architecture, 4.0), 5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_layers_are_found_under_its_scope(kind, draws) -> None:
+def test_names_of_decoder_layers_begin_with_decoder(kind, draws) -> None:
     for architecture in draws({"decoder": kind}, 2):
         names = {name for name, _ in architecture.build(5).named_parameters()}
         without = {name for name in names if name.startswith(("stem.", "stage", "head."))}
@@ -75,7 +75,7 @@ def test_its_layers_are_found_under_its_scope(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_rows_of_blocks_can_be_exchanged(kind, draws) -> None:
+def test_rows_of_blocks_of_a_decoder_can_be_exchanged(kind, draws) -> None:
     for architecture in draws({"decoder": kind}):
         rows = architecture.rows()
         assert architecture.with_rows(rows) == architecture
@@ -91,19 +91,19 @@ def test_its_rows_of_blocks_can_be_exchanged(kind, draws) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_described(kind, draws) -> None:
+def test_a_decoder_is_described_in_words(kind, draws) -> None:
     for architecture in draws({"decoder": kind}):
         words = describe(architecture)["Decoder"]
         assert str(architecture.decoder.first_width()) in words
         assert words != describe(replace(scale_width(architecture, 2.0)))["Decoder"]
 
 
-def test_kinds_of_ours_have_places_of_their_own() -> None:
+def test_each_decoder_of_this_package_has_a_position_of_its_own() -> None:
     places = [kind.position for kind in decoders.kinds().values() if kind.position < LAST]
     assert places == sorted(set(places))
 
 
-def test_an_unknown_kind_names_the_known_ones() -> None:
+def test_an_unknown_decoder_is_refused_with_the_known_ones_and_the_nearest() -> None:
     text = space.load("swiftnet-rn18").to_yaml().replace("kind: ladder", "kind: laddder")
     with pytest.raises(
         UserError, match=r"decoder.kind: expected one of .*ladder.*; got 'laddder'; did you mean 'ladder'"

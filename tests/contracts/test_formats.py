@@ -1,4 +1,4 @@
-"""What every format of exported networks must do; a new file in nas/export/formats is tested by being there."""
+"""Contract of export formats: every file in nas/export/formats is tested here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_file_is_a_format() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS, indirect=True)
-def test_what_is_written_gives_what_pytorch_gives(form: Format, tmp_path: Path) -> None:
+def test_an_exported_file_gives_the_outputs_of_pytorch(form: Format, tmp_path: Path) -> None:
     exported = network()
     for name, labels in (("labels", True), ("logits", False)):
         path = tmp_path / name / f"net.of.mine{form.SUFFIXES[0]}"
@@ -89,7 +89,7 @@ class Spoiling:
     TITLE, LIBRARY, SUFFIXES = "spoilt", "nothing", (".net", ".weights")
 
     def missing(self) -> None:
-        """It is here."""
+        """Nothing is missing: the format can be written."""
 
     def write(self, exported: Exported, path: Path) -> None:
         path.write_bytes(exported.graph)
@@ -101,7 +101,9 @@ class Spoiling:
 
 
 @pytest.mark.parametrize("before", [(), (b"a net", b"its weights")])
-def test_what_differs_from_pytorch_leaves_what_was_there(before: tuple[bytes, ...], tmp_path: Path) -> None:
+def test_an_export_that_differs_from_pytorch_leaves_earlier_files_unchanged(
+    before: tuple[bytes, ...], tmp_path: Path
+) -> None:
     files = tmp_path / "a.net", tmp_path / "a.weights"
     for file, data in zip(files, before, strict=False):
         file.write_bytes(data)
@@ -110,12 +112,12 @@ def test_what_differs_from_pytorch_leaves_what_was_there(before: tuple[bytes, ..
     assert sorted(file.read_bytes() for file in tmp_path.iterdir()) == sorted(before)
 
 
-def test_an_unknown_one_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_format_is_refused_with_the_known_formats() -> None:
     with pytest.raises(UserError, match=r"expected one of onnx, openvino, tensorrt.*; got 'coreml'"):
         formats.load("coreml")
 
 
-def test_another_package_brings_one_and_finding_them_loads_no_heavy_library(
+def test_a_format_of_another_package_is_found_without_loading_a_heavy_library(
     run: Callable[..., str], tmp_path: Path
 ) -> None:
     (tmp_path / "brought.py").write_text(

@@ -1,4 +1,4 @@
-"""What every fusion must do; an entry of `space.fusion.FUSIONS` is tested by being there."""
+"""Contract of fusions: every entry of `space.fusion.FUSIONS` is tested here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.share(6)
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_the_width_that_it_says_is_the_width_that_comes_out(name, draws) -> None:
+def test_a_fusion_has_the_output_width_that_it_declares(name, draws) -> None:
     assert name in ranges()["fuse"]
     for architecture in draws({"fuse": name, "down": "cat"}):
         graph = architecture.graph(5)
@@ -28,7 +28,7 @@ def test_the_width_that_it_says_is_the_width_that_comes_out(name, draws) -> None
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_the_image_is_joined_where_it_says_so(name, draws) -> None:
+def test_a_fusion_joins_the_image_only_where_it_declares_so(name, draws) -> None:
     without_other_pools = {"decoder": "none", "context": "none", "stem.image_average": False}
     for architecture in draws({"fuse": name, "down": "cat", **without_other_pools}, 2):
         pools = [node for node in architecture.graph(5).nodes if node.kind == "average_pool"]
@@ -36,7 +36,7 @@ def test_the_image_is_joined_where_it_says_so(name, draws) -> None:
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_cutting_through_it_is_exact(name, draws, lively, image, some_kept, unread) -> None:
+def test_cutting_channels_through_a_fusion_is_exact(name, draws, lively, image, some_kept, unread) -> None:
     for architecture in draws({"fuse": name, "down": "cat"}, 3):
         cutter, network = Cutter(architecture, 5), lively(architecture)
         keep = some_kept(cutter)
@@ -47,7 +47,7 @@ def test_cutting_through_it_is_exact(name, draws, lively, image, some_kept, unre
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_it_is_another_network_than_without(name) -> None:
+def test_a_fusion_changes_the_network(name) -> None:
     fplnet = space.load("fplnet-encoder")
     fused = replace(fplnet, stages=tuple(replace(stage, fuse=name) for stage in fplnet.stages))
     plain = replace(fplnet, stages=tuple(replace(stage, fuse="none") for stage in fplnet.stages))

@@ -1,4 +1,4 @@
-"""What every importance in pruning/importances must do; a new file there is tested by being there."""
+"""Contract of importances: every file in pruning/importances is tested here."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def importance(request: pytest.FixtureRequest) -> Importance:
 
 @pytest.fixture(params=NETWORKS)
 def network(request: pytest.FixtureRequest, shallow: Callable[[str], Architecture]) -> Network:
-    """Nothing in it is as it was initialised."""
+    """A network none of whose numbers are as initialised."""
     torch.manual_seed(0)
     name, factor = NETWORKS[request.param]
     network: Network = scale_width(shallow(name), factor).build(CLASSES).eval()
@@ -71,27 +71,27 @@ def data(*, loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy)
 
 
 def some(importance: Importance) -> LabelledData | None:
-    """Data, if it needs any."""
+    """Labelled data where an importance needs them."""
     return data() if importance.needs_data else None
 
 
-def test_each_file_is_a_kind() -> None:
+def test_each_file_is_a_kind_of_importance() -> None:
     files = {module.name for module in pkgutil.iter_modules(importances.__path__)}
     assert {name.replace("-", "_") for name in importances.kinds()} >= files >= {"fisher", "batch_norm"}
 
 
-def test_there_is_a_default_with_data_and_without() -> None:
+def test_default_importances_exist_with_and_without_data() -> None:
     assert importances.kind(importances.default(with_data=True)).needs_data
     assert importances.default(with_data=False) == importances.without_data()[0]
 
 
-def test_an_unknown_one_is_refused_with_the_nearest() -> None:
+def test_an_unknown_importance_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'fisher'"):
         importances.kind("fischer")
 
 
 @pytest.mark.share(3)
-def test_one_score_per_channel(importance: Importance, network: Network) -> None:
+def test_an_importance_gives_one_score_per_channel(importance: Importance, network: Network) -> None:
     cutter = cutter_of(network)
     scores = importance.scores(cutter, network, some(importance))
     assert scores.shape == cutter.everything.shape
@@ -99,7 +99,7 @@ def test_one_score_per_channel(importance: Importance, network: Network) -> None
     assert np.isfinite(scores).all()
     assert (scores >= 0).all()
     free = np.concatenate([cutter.map.members(name) for name in cutter.map.names])
-    assert len(np.unique(scores[free])) > len(free) / 2  # they tell channels apart
+    assert len(np.unique(scores[free])) > len(free) / 2  # the scores tell channels apart
 
 
 @pytest.mark.share(3)
@@ -110,7 +110,7 @@ def test_the_same_network_has_the_same_scores(importance: Importance, network: N
 
 @pytest.mark.share(3)
 @pytest.mark.parametrize("training", [False, True])
-def test_the_network_is_left_as_it_was(training: bool, importance: Importance, network: Network) -> None:
+def test_scoring_leaves_the_network_unchanged(training: bool, importance: Importance, network: Network) -> None:
     network.train(training)
     given = {name: torch.ones_like(parameter) for name, parameter in list(network.named_parameters())[::2]}
     for name, parameter in network.named_parameters():
@@ -165,7 +165,7 @@ def test_a_channel_of_nothing_but_zeros_is_the_last_of_its_group(importance: Imp
 
 
 @pytest.mark.share(3)
-def test_what_needs_data_says_so(importance: Importance, network: Network) -> None:
+def test_an_importance_that_needs_data_asks_for_them(importance: Importance, network: Network) -> None:
     cutter = cutter_of(network)
     if importance.needs_data:
         with pytest.raises(UserError, match="expected labelled data"):
@@ -180,7 +180,7 @@ def test_what_needs_data_says_so(importance: Importance, network: Network) -> No
         )  # data make no difference
 
 
-def test_finding_them_loads_no_heavy_library(run: Callable[..., str]) -> None:
+def test_finding_importances_loads_no_heavy_library(run: Callable[..., str]) -> None:
     program = (
         "import sys; from pruning import importances; importances.kinds(); "
         "print([name for name in ('torch', 'torch_pruning', 'ray', 'onnx') if name in sys.modules])"
@@ -201,8 +201,8 @@ IMPORTANCE = Importance(of_weights=backwards)
 """
 
 
-def test_another_package_brings_one(run: Callable[..., str], tmp_path: Path) -> None:
-    """Known by its entry point, and a choice of the command line like the others."""
+def test_an_importance_of_another_package_is_found(run: Callable[..., str], tmp_path: Path) -> None:
+    """Its entry point makes it known; the command line offers it like the others."""
     (tmp_path / "brought.py").write_text(OTHERS)
     (tmp_path / "brought-1.0.dist-info").mkdir()
     (tmp_path / "brought-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: brought\nVersion: 1.0\n")
@@ -217,6 +217,6 @@ def test_another_package_brings_one(run: Callable[..., str], tmp_path: Path) -> 
     assert "{fisher,taylor,batch-norm,in-order,magnitude}" in words
 
 
-def test_one_that_scores_by_nothing_is_refused() -> None:
+def test_an_importance_without_a_scoring_function_is_refused() -> None:
     with pytest.raises(AssertionError, match="of_weights or of_loss"):
         Importance()

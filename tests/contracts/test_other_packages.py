@@ -1,6 +1,6 @@
-"""A block and a decoder of other packages, each one file, go all the way by being installed: nothing else is told.
+"""A block, a decoder and a data set of other packages, one file each, need only be installed to work everywhere.
 
-The file is put beside an `entry_points.txt`, as an installation would, and the contract suites and the command line run
+The file is put beside an `entry_points.txt`, as an installer would do, and the contract suites and the command line run
 with it in a process of their own.
 """
 
@@ -20,29 +20,29 @@ from space import blocks
 TOYS = Path(__file__).parent / "toys"
 ROOT = Path(__file__).parents[2]
 
-# The stations of the way, each a test of the suite that every kind of ours has to pass too.
+# The tests of the contract suites that a part of another package must pass, as every part of this package does.
 STATIONS = {
     "block": {
-        "drawn and built": "test_blocks.py::test_the_space_draws_it_and_what_is_drawn_can_be_built",
-        "written and read": "test_parts.py::test_it_is_the_same_after_yaml_and_after_its_answers",
-        "counted": "test_parts.py::test_it_is_counted_as_pytorch_counts",
-        "scaled": "test_blocks.py::test_it_is_scaled_to_widths_that_it_can_have",
-        "estimated": "test_blocks.py::test_it_is_estimated",
-        "pruned": "test_parts.py::test_cutting_its_channels_is_exact",
-        "shortened": "test_blocks.py::test_blocks_of_it_can_go_and_the_others_keep_their_weights",
-        "exported": "test_parts.py::test_it_is_exported_and_the_graph_answers_as_pytorch_does",
-        "described": "test_blocks.py::test_it_is_described",
-        "checked": "test_blocks.py::test_what_it_cannot_have_is_refused",
+        "drawn and built": "test_blocks.py::test_the_space_draws_every_block_kind_and_its_networks_can_be_built",
+        "written and read": "test_parts.py::test_an_architecture_survives_yaml_and_its_genotype",
+        "counted": "test_parts.py::test_parameters_and_multiply_adds_are_those_of_pytorch",
+        "scaled": "test_blocks.py::test_a_block_kind_is_scaled_to_widths_that_it_allows",
+        "estimated": "test_blocks.py::test_the_latency_of_a_block_kind_is_estimated",
+        "pruned": "test_parts.py::test_cutting_channels_is_exact",
+        "shortened": "test_blocks.py::test_blocks_can_be_removed_and_the_remaining_ones_keep_their_weights",
+        "exported": "test_parts.py::test_the_exported_graph_gives_the_outputs_of_pytorch",
+        "described": "test_blocks.py::test_a_block_kind_is_described_in_words",
+        "checked": "test_blocks.py::test_a_stage_refuses_values_that_its_block_kind_cannot_have",
     },
     "decoder": {
-        "drawn and built": "test_decoders.py::test_the_space_draws_it_and_what_is_drawn_can_be_built",
-        "written and read": "test_parts.py::test_it_is_the_same_after_yaml_and_after_its_answers",
-        "counted": "test_parts.py::test_it_is_counted_as_pytorch_counts",
-        "scaled": "test_decoders.py::test_its_widths_follow_a_factor_and_change_alone",
-        "estimated": "test_decoders.py::test_it_is_estimated",
-        "pruned": "test_parts.py::test_cutting_its_channels_is_exact",
-        "exported": "test_parts.py::test_it_is_exported_and_the_graph_answers_as_pytorch_does",
-        "described": "test_decoders.py::test_it_is_described",
+        "drawn and built": "test_decoders.py::test_the_space_draws_every_decoder_and_its_networks_can_be_built",
+        "written and read": "test_parts.py::test_an_architecture_survives_yaml_and_its_genotype",
+        "counted": "test_parts.py::test_parameters_and_multiply_adds_are_those_of_pytorch",
+        "scaled": "test_decoders.py::test_decoder_widths_follow_a_factor_and_can_change_alone",
+        "estimated": "test_decoders.py::test_the_latency_of_a_decoder_is_estimated",
+        "pruned": "test_parts.py::test_cutting_channels_is_exact",
+        "exported": "test_parts.py::test_the_exported_graph_gives_the_outputs_of_pytorch",
+        "described": "test_decoders.py::test_a_decoder_is_described_in_words",
     },
 }
 STUDY = """
@@ -56,7 +56,7 @@ search: {seeds: [], random_trials: 1, guided_trials: 0, finalists: 1, finish_epo
 
 
 def install(folder: Path, group: str, name: str, module: str) -> dict[str, str]:
-    """A package that consists of one of the toys; the environment in which it is installed."""
+    """Install a package that consists of one of the toys; return the environment in which it is installed."""
     shutil.copy(TOYS / f"{module}.py", folder)
     metadata = folder / f"{module}-1.0.dist-info"
     metadata.mkdir()
@@ -67,7 +67,7 @@ def install(folder: Path, group: str, name: str, module: str) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:
-    """What a command prints."""
+    """The output of a command."""
     done = subprocess.run(
         [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True, cwd=ROOT, timeout=900
     )
@@ -83,7 +83,7 @@ def run(environment: dict[str, str], *arguments: str) -> str:
         pytest.param("decoder", "toy-sum", "test_parts.py", marks=pytest.mark.slow),
     ],
 )
-def test_they_are_carried_by_the_suite_of_our_own(part: str, name: str, suite: str, tmp_path: Path) -> None:
+def test_parts_of_other_packages_pass_the_contract_suites(part: str, name: str, suite: str, tmp_path: Path) -> None:
     environment = install(tmp_path, f"{part}s", name, f"toy_{part}")
     stations = {station: test for station, test in STATIONS[part].items() if test.startswith(suite)}
     assert len(stations) >= 4
@@ -95,7 +95,7 @@ def test_they_are_carried_by_the_suite_of_our_own(part: str, name: str, suite: s
 
 
 @pytest.mark.slow
-def test_a_search_finds_trains_measures_certifies_and_describes_them(tmp_path) -> None:
+def test_a_search_trains_certifies_and_describes_parts_of_other_packages(tmp_path) -> None:
     install(tmp_path, "blocks", "toy", "toy_block")
     environment = install(tmp_path, "decoders", "toy-sum", "toy_decoder")
     (tmp_path / "study.yaml").write_text(STUDY)
@@ -112,7 +112,7 @@ def test_a_search_finds_trains_measures_certifies_and_describes_them(tmp_path) -
     assert "sum of " in page
 
 
-def test_without_its_package_the_yaml_is_refused_by_name(tmp_path) -> None:
+def test_a_yaml_file_is_refused_when_the_package_of_its_block_is_missing(tmp_path) -> None:
     environment = install(tmp_path, "blocks", "toy", "toy_block")
     draw = (
         "import random; from space import Space;"
@@ -127,14 +127,14 @@ def test_without_its_package_the_yaml_is_refused_by_name(tmp_path) -> None:
     assert f"stages[0].block: expected one of {known}; got 'toy'" in refused
 
 
-def test_a_name_that_is_taken_is_refused(tmp_path) -> None:
+def test_a_block_name_that_is_taken_is_refused(tmp_path) -> None:
     environment = install(tmp_path, "blocks", "nonbt", "toy_block")
     told = run(environment, "nas.cli", "show", "erfnet")
     assert "expected one 'nonbt' in framebudget.blocks" in told
     assert "uninstall one" in told
 
 
-def test_what_is_no_block_is_refused(tmp_path) -> None:
+def test_an_entry_point_that_is_no_block_is_refused(tmp_path) -> None:
     environment = install(tmp_path, "blocks", "broken", "toy_block")
     (tmp_path / "toy_block.py").write_text("BLOCK = 'nothing of the kind'\n")
     told = run(environment, "nas.cli", "show", "erfnet")

@@ -1,4 +1,4 @@
-"""What kinds of blocks, decoders, detail branches and contexts have in common, on small architectures of them."""
+"""Contract of all kinds of parts (blocks, decoders, detail branches, contexts, heads), on small architectures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ every_kind = pytest.mark.parametrize("fixed", FIXED.values(), ids=list(FIXED))
 
 
 @every_kind
-def test_it_is_the_same_after_yaml_and_after_its_answers(fixed, draws, small_space) -> None:
+def test_an_architecture_survives_yaml_and_its_genotype(fixed, draws, small_space) -> None:
     for architecture in draws(fixed):
         assert Architecture.from_yaml(architecture.to_yaml()) == architecture
         within = small_space(fixed)
@@ -58,7 +58,7 @@ def test_it_is_the_same_after_yaml_and_after_its_answers(fixed, draws, small_spa
 
 
 @every_kind
-def test_it_is_counted_as_pytorch_counts(fixed, draws, flops) -> None:
+def test_parameters_and_multiply_adds_are_those_of_pytorch(fixed, draws, flops) -> None:
     for architecture in draws(fixed):
         network = architecture.build(5).eval()
         assert space.parameters(architecture, 5) == sum(each.numel() for each in network.parameters())
@@ -66,7 +66,7 @@ def test_it_is_counted_as_pytorch_counts(fixed, draws, flops) -> None:
 
 
 @every_kind
-def test_cutting_its_channels_is_exact(fixed, draws, lively, image, some_kept, unread) -> None:
+def test_cutting_channels_is_exact(fixed, draws, lively, image, some_kept, unread) -> None:
     for architecture in draws(fixed):
         cutter, network = Cutter(architecture, 5), lively(architecture)
         keep = some_kept(cutter)
@@ -82,7 +82,7 @@ def test_cutting_its_channels_is_exact(fixed, draws, lively, image, some_kept, u
 
 
 @every_kind
-def test_it_is_exported_and_the_graph_answers_as_pytorch_does(fixed, draws, lively) -> None:
+def test_the_exported_graph_gives_the_outputs_of_pytorch(fixed, draws, lively) -> None:
     for architecture in draws({**fixed, "stage.depth": 1}, 1):
         network = lively(architecture).float()
         image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
@@ -92,7 +92,7 @@ def test_it_is_exported_and_the_graph_answers_as_pytorch_does(fixed, draws, live
 
 
 @every_kind
-def test_it_is_scaled_estimated_and_told(fixed, draws, table) -> None:
+def test_architectures_are_scaled_estimated_and_described(fixed, draws, table) -> None:
     for architecture in draws(fixed):
         wide = scale_width(architecture, 4.0)
         assert space.parameters(wide, 5) > space.parameters(architecture, 5)
@@ -102,22 +102,22 @@ def test_it_is_scaled_estimated_and_told(fixed, draws, table) -> None:
 
 
 @every_kind
-def test_each_of_its_layers_is_work_of_its_kind(fixed, draws) -> None:
-    """As often as it stands in the graph: convolutions by how many channels they read, gates, poolings and so on."""
+def test_each_layer_is_counted_as_work_of_its_kind(fixed, draws) -> None:
+    """Work counts each layer as often as the graph has it: convolutions by group width, gates, poolings and so on."""
     for architecture in draws(fixed):
         expected = Counter(kind_of(node) for node in architecture.graph(5).nodes if node.kind in ("conv", *PRICED))
         assert counted(work_of(architecture, (64, 96), 5)) == expected
 
 
 def kind_of(node: Node) -> str:
-    """Of a layer, as `counted` calls it."""
+    """The kind of a layer, by the names of `counted`."""
     if node.kind != "conv":
         return node.kind
     return {0: "conv", 1: "depthwise"}.get(node.group_width, f"in groups of {node.group_width}")
 
 
 def counted(work: Mapping[str, float]) -> Counter[str]:
-    """How many layers of each kind some work is of. A mean is a pooling, and what is spread would have been resized."""
+    """The layers of each kind in some work. A mean counts as a pooling, a spread as the resizing that it replaces."""
     found: Counter[str] = Counter()
     for quantity, amount in work.items():
         kinds = re.findall(r"in groups of \d+|depthwise|mean|spread|" + "|".join((*PRICED, "conv")), quantity)

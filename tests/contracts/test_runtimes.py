@@ -1,6 +1,4 @@
-"""What every runtime must do, those in nas/latency/runtimes and those of other packages; a new one is tested by being
-there.
-"""
+"""Contract of runtimes: every file in nas/latency/runtimes and every installed runtime of another package is tested."""
 
 from __future__ import annotations
 
@@ -69,7 +67,9 @@ def imported_at_the_top(tree: ast.Module) -> Iterator[str]:
 @pytest.mark.share(6)
 @pytest.mark.parametrize("target", targets())
 @pytest.mark.parametrize(("name", "size"), [("ndnet29-fcn32", (45, 84)), ("swiftnet-mnv2", (64, 96))])
-def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int, int], shallow: Shallow) -> None:
+def test_labels_of_a_runtime_are_those_of_pytorch(
+    target: Target, name: str, size: tuple[int, int], shallow: Shallow
+) -> None:
     runtime = ready(target)
     architecture = scale_width(shallow(name), 0.25)
     network = build(architecture, None, 7)  # float16 cannot hold what a plain untrained one computes
@@ -83,7 +83,9 @@ def test_labels_are_those_of_pytorch(target: Target, name: str, size: tuple[int,
 
 @pytest.mark.share(6)
 @pytest.mark.parametrize("target", targets())
-def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Target, shallow: Shallow) -> None:
+def test_preparing_leaves_the_network_unchanged_and_two_networks_run_side_by_side(
+    target: Target, shallow: Shallow
+) -> None:
     runtime = ready(target)
     reference = Reference().eval()
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(2))
@@ -99,10 +101,10 @@ def test_preparing_leaves_the_network_alone_and_two_run_side_by_side(target: Tar
 
 @pytest.mark.share(4)
 @pytest.mark.parametrize("target", targets())
-def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
+def test_a_runtime_that_reads_graphs_gives_the_same_labels_without_the_network(
     target: Target, shallow: Shallow
 ) -> None:
-    """So that it can be sent to a host that has its library and nothing of ours."""
+    """Such a runtime can be sent to a host that has its library but not this package."""
     runtime = ready(target)
     if not runtimes.reads_graphs(target):
         pytest.skip("it does not read ONNX graphs")
@@ -118,8 +120,8 @@ def test_what_reads_graphs_gives_what_it_prepares_and_knows_nothing_of_networks(
 
 
 @pytest.mark.parametrize("name", runtimes.names())
-def test_what_is_sent_to_a_host_imports_the_standard_library_and_numpy(name: str) -> None:
-    """And is written in the language of the oldest Python that it is sent to."""
+def test_modules_sent_to_a_host_import_only_the_standard_library_and_numpy(name: str) -> None:
+    """The modules are also written for the oldest Python that they are sent to."""
     reader = runtimes.reader(runtimes.targets(name)[0])
     if reader is None:
         pytest.skip("it does not read ONNX graphs on the CPU, so that nothing is sent")
@@ -138,7 +140,7 @@ def test_what_is_sent_to_a_host_imports_the_standard_library_and_numpy(name: str
 
 
 @pytest.mark.parametrize("name", runtimes.names())
-def test_a_runtime_tells_its_versions_or_what_to_install(name: str) -> None:
+def test_a_runtime_gives_its_versions_or_the_package_to_install(name: str) -> None:
     target = runtimes.targets(name)[0]
     runtime = runtimes.load(target)
     missing = runtime.available(target)
@@ -167,7 +169,7 @@ def test_null_gives_the_same_record_in_every_process_and_goes_through_the_whole_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(cache: Path) -> tuple[Latency, list[int]]:
-        """With an anchor of its own, and the processes that were ours while it was measured."""
+        """A latency measured with an anchor of its own, and this test's child processes during the measurement."""
         monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
         with Meter(NULL, (64, 96), 4) as meter:
             latency = meter.measure(space.load("ndnet29-fcn32"))
@@ -196,7 +198,7 @@ def test_null_gives_the_same_record_in_every_process_and_goes_through_the_whole_
 def test_the_networks_beside_every_candidate_are_frozen(
     network: nn.Module, parameters: int, shape: tuple[int, ...], total: float
 ) -> None:
-    """Anchors and ratios of every published result hang on it: if this fails, restore the file."""
+    """Anchors and ratios of every published result depend on these networks: if this fails, restore their file."""
     assert sum(tensor.numel() for tensor in network.parameters()) == parameters
     logits = logits_of(network, torch.ones(1, 3, 32, 32))
     assert logits.shape == shape

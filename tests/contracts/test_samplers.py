@@ -1,4 +1,4 @@
-"""What every sampler must do; a file in nas/samplers, and one of another package, is tested by being there."""
+"""Contract of samplers: every file in nas/samplers, and every installed sampler of another package, is tested here."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nas.study import SearchPlan
 from space import Architecture, Space, UserError
 from space.axes import searched
 
-ENCODERS = {"decoder": ("none",), "detail": ("none",)}  # what is drawn by the hundred is drawn faster
+ENCODERS = {"decoder": ("none",), "detail": ("none",)}  # small architectures are drawn faster
 SPACE = Space(ranges={**searched(), **ENCODERS, "stages": (2,), "stage.depth": (1, 2)}, size=(180, 240))
 every_sampler = pytest.mark.parametrize("name", samplers.names())
 
 
 def conversation(name: str, seed: int, steps: int = 9) -> list[str]:
-    """The keys that a sampler proposes in so many steps while it is told of whole and short trainings, failures, and
-    candidates over the budget. One outcome is told after the next proposal.
+    """The keys that a sampler proposes in so many steps while it gets outcomes of whole and short trainings, failures
+    and candidates over the budget. One outcome comes only after the next proposal.
     """
     sampler = sampler_of(SPACE, kind=name, startup=3, seed=seed)
     outcomes = (
@@ -49,7 +49,7 @@ def conversation(name: str, seed: int, steps: int = 9) -> list[str]:
 
 
 @every_sampler
-def test_what_it_proposes_is_a_point_of_the_space_with_its_answers(name: str) -> None:
+def test_a_sampler_proposes_points_of_the_space_with_their_genotypes(name: str) -> None:
     sampler = sampler_of(SPACE, kind=name, startup=2, seed=0)
     for step in range(6):
         proposal = sampler.propose()
@@ -67,7 +67,7 @@ def test_the_same_seed_and_the_same_outcomes_propose_the_same(name: str) -> None
 
 
 @every_sampler
-def test_it_takes_more_outcomes_than_it_wants_to_start_with_and_none(name: str) -> None:
+def test_a_sampler_proposes_another_candidate_with_any_number_of_startup_trials(name: str) -> None:
     for startup in (0, 50):
         sampler = sampler_of(SPACE, kind=name, startup=startup, seed=0)
         proposal = sampler.propose()
@@ -77,7 +77,7 @@ def test_it_takes_more_outcomes_than_it_wants_to_start_with_and_none(name: str) 
 
 
 @every_sampler
-def test_it_proposes_others_while_some_run(name: str) -> None:
+def test_a_sampler_proposes_further_candidates_while_others_are_running(name: str) -> None:
     sampler = sampler_of(SPACE, kind=name, startup=2, seed=0)
     for step in range(3):
         number = sampler.propose().number
@@ -86,7 +86,7 @@ def test_it_proposes_others_while_some_run(name: str) -> None:
 
 
 @every_sampler
-def test_it_is_told_of_nothing_but_failures_and_short_trainings(name: str) -> None:
+def test_a_sampler_goes_on_after_only_failures_and_short_trainings(name: str) -> None:
     for outcome in (
         Outcome(miou=None),
         Outcome(miou=None, violations={"latency": 1.0}),
@@ -103,8 +103,8 @@ def test_it_is_told_of_nothing_but_failures_and_short_trainings(name: str) -> No
 
 
 @every_sampler
-def test_what_it_proposes_again_paused_and_others_begin_at_the_lowest_rung(name: str) -> None:
-    """With rungs a candidate is trained to the next one; a kind that has nothing go on has each trained whole."""
+def test_only_paused_candidates_are_proposed_again_and_new_ones_begin_at_the_lowest_rung(name: str) -> None:
+    """With rungs a candidate trains up to the next one; a sampler that resumes nothing trains each to the end."""
     rungs = (0.25, 1.0)
     sampler = sampler_of(SPACE, kind=name, startup=2, seed=0, rungs=rungs)
     reached: dict[str, float] = {}
@@ -121,8 +121,8 @@ def test_what_it_proposes_again_paused_and_others_begin_at_the_lowest_rung(name:
 
 
 @every_sampler
-def test_answers_that_narrow_ranges_leave_no_way_on_from_are_passed_over(name: str) -> None:
-    """Only some blocks can be sums of paths, which is asked for after them."""
+def test_answers_that_lead_nowhere_in_narrow_ranges_are_passed_over(name: str) -> None:
+    """Only some blocks can be sums of paths, a question that comes after the question for the block."""
     narrow = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 2), "rep": (True,)}, size=(180, 240))
     sampler = sampler_of(narrow, kind=name, startup=3, seed=0)
     for step in range(6):
@@ -134,26 +134,26 @@ def test_answers_that_narrow_ranges_leave_no_way_on_from_are_passed_over(name: s
 
 
 @every_sampler
-def test_ranges_that_lead_to_nothing_are_named(name: str) -> None:
+def test_ranges_without_any_architecture_are_named(name: str) -> None:
     sampler = sampler_of(Space(ranges={"stage.rates": ("8",)}, size=(48, 64)), kind=name, startup=0, seed=0)
     with pytest.raises(UserError, match=r"space\.stage\.rates: none of \['8'\] is possible .* add an option"):
         sampler.propose()
 
 
 @every_sampler
-def test_a_study_can_ask_for_it(name: str) -> None:
+def test_a_study_can_name_any_sampler(name: str) -> None:
     assert SearchPlan(sampler=name).sampler == name
 
 
-def test_an_unknown_one_names_the_known_ones() -> None:
+def test_an_unknown_sampler_is_refused_with_the_known_samplers() -> None:
     with pytest.raises(UserError) as refused:
         SearchPlan(sampler="tpee")
     known = ", ".join(samplers.names())
     assert str(refused.value) == f"search.sampler: expected one of {known}; got 'tpee'; did you mean 'tpe'?"
 
 
-def test_one_that_is_made_as_an_earlier_version_did_is_refused_in_words(tmp_path: Path) -> None:
-    """Another package's, installed as such packages are."""
+def test_a_sampler_with_the_interface_of_an_earlier_version_is_refused_in_words(tmp_path: Path) -> None:
+    """The sampler is installed as a sampler of another package."""
     (tmp_path / "old.py").write_text("def make(seed, startup):\n    return None\n")
     metadata = tmp_path / "old-1.0.dist-info"
     metadata.mkdir()
@@ -190,7 +190,7 @@ print(*(name for name in ("optuna", "nas.surrogate.sampler", "nas.surrogate.gaus
 
 @pytest.mark.share(3)
 @every_sampler
-def test_finding_it_loads_no_optuna(name: str) -> None:
+def test_finding_samplers_does_not_load_optuna(name: str) -> None:
     code = f"import sys; from nas import samplers; print('{name}' in samplers.names(), 'optuna' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
@@ -198,7 +198,7 @@ def test_finding_it_loads_no_optuna(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in samplers.names() if samplers.stateless(name)])
 @pytest.mark.parametrize("startup", [2, 50])
-def test_a_stateless_one_goes_on_alike_where_its_proposals_were_only_entered(name: str, startup: int) -> None:
+def test_a_stateless_sampler_goes_on_alike_after_proposals_were_only_entered(name: str, startup: int) -> None:
     def made() -> Sampler[Architecture]:
         return sampler_of(SPACE, kind=name, startup=startup, seed=5, rungs=(0.25, 1.0))
 

@@ -44,7 +44,7 @@ def tables(first: str) -> list[list[list[str]]]:
 
 
 def names_of(kind: Any) -> set[str]:
-    """All that a value may be, where these are names: of ours."""
+    """The names that a value may be."""
     if typing.get_origin(kind) is Literal:
         return set(typing.get_args(kind))
     if typing.get_origin(kind) is Annotated and isinstance(typing.get_args(kind)[1], strict.OneOf):
@@ -53,20 +53,20 @@ def names_of(kind: Any) -> set[str]:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """What is meant where a key is left out; "required" where it cannot be."""
+    """The value of a key that is left out; "required" for a key that must be given."""
     says_which = field.name == "kind" and not field.metadata
     if field.default_factory is not dataclasses.MISSING:
         return strict.plain(field.default_factory())
     return "required" if field.default is dataclasses.MISSING or says_which else strict.plain(field.default)
 
 
-def test_there_is_a_table_for_every_part() -> None:
+def test_the_page_has_a_table_for_every_part() -> None:
     assert len(tables("key")) == len(IN_ORDER)
     assert {each for each in IN_ORDER if hasattr(each, "position")} == set(DECODERS.values())
 
 
 @pytest.mark.parametrize("place", range(len(IN_ORDER)), ids=[each.__name__ for each in IN_ORDER])
-def test_a_part_has_the_keys_defaults_and_names_that_are_listed(place: int) -> None:
+def test_the_page_lists_the_keys_defaults_and_names_of_each_part(place: int) -> None:
     part, rows = IN_ORDER[place], tables("key")[place]
     kinds = typing.get_type_hints(part, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(part)}
@@ -78,7 +78,7 @@ def test_a_part_has_the_keys_defaults_and_names_that_are_listed(place: int) -> N
             assert set(re.findall(r"`(\w+)`", may_be)) == names, key
 
 
-def test_blocks_have_the_openings_and_numbers_that_are_listed() -> None:
+def test_the_page_lists_the_openings_and_numbers_of_each_block() -> None:
     (rows,) = tables("block")
     assert {row[0].partition("`:")[0].strip("`") for row in rows} == set(blocks.names()) - OF_OTHERS
     for name, opens, _, own in rows:
@@ -88,7 +88,7 @@ def test_blocks_have_the_openings_and_numbers_that_are_listed() -> None:
         assert listed == {option: about.default for option, about in block.options.items()}
 
 
-def test_heads_are_those_that_are_listed() -> None:
+def test_the_page_lists_every_head() -> None:
     (rows,) = tables("head")
     assert [row[0].strip("`") for row in rows] == list(HEADS)
     assert [name for name, kind in HEADS.items() if kind.has_width] == [
@@ -103,7 +103,7 @@ def test_the_example_can_be_built() -> None:
     assert architecture.build(3)
 
 
-def test_the_axes_are_printed_as_is_shown() -> None:
+def test_the_page_shows_the_axes_as_the_program_prints_them() -> None:
     (line,) = re.findall(r"^python (-c .*)$", PAGE, re.M)
     done = subprocess.run([sys.executable, *shlex.split(line)], capture_output=True, text=True, cwd=ROOT, timeout=60)
     printed = dict(each.split(": ", 1) for each in done.stdout.splitlines())

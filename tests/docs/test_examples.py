@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(example: str, *arguments: str, cwd: Path) -> str:
-    """What an example prints."""
+    """The output of an example."""
     paths = [str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / example), *arguments],
@@ -37,12 +37,12 @@ def run(example: str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_every_example_is_run_here() -> None:
+def test_every_example_is_run_by_a_test() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"prune_and_export.py", "own_images.py"}
 
 
 @pytest.mark.slow
-def test_a_network_is_pruned_and_exported(tmp_path: Path) -> None:
+def test_the_example_prunes_and_exports_a_network(tmp_path: Path) -> None:
     told = run("prune_and_export.py", "null@cpu:1", cwd=tmp_path)
     whole, pruned = (float(ms) for ms in re.findall(r"^(?:whole|pruned): +(\d+\.\d+) ms", told, re.M))
     assert 0.6 * whole < pruned <= 0.7 * whole
@@ -53,10 +53,10 @@ def test_a_network_is_pruned_and_exported(tmp_path: Path) -> None:
     assert "100.000 % of the labels are the same" in told
 
 
-def test_the_study_on_own_images_is_searched_and_its_answer_told(
+def test_the_example_on_own_images_searches_its_study_and_prints_the_certified_latency(
     own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By default all but the search, which takes minutes: it answers with a certificate of another network."""
+    """The search, which takes minutes, is replaced by one that answers with a certificate of another network."""
     certificate = read_certificate(EXAMPLES.parent / "studies" / "camvid" / "winners" / "camvid-ndnet45")
     asked = []
 
@@ -88,7 +88,7 @@ def own_images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_study_on_own_images(own_images: Path, tmp_path: Path) -> None:
+def test_the_example_on_own_images_leaves_a_certified_winner(own_images: Path, tmp_path: Path) -> None:
     """A whole search on a real runtime, from its start to its end."""
     told = run("own_images.py", str(own_images), cwd=tmp_path)
     found = RunFolder.open(tmp_path / "runs" / "own-images")

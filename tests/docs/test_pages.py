@@ -1,4 +1,4 @@
-"""What the pages say is so: paths and commands exist, Python runs and gives what is written beside it."""
+"""Pages are true: their paths and commands exist, and their Python runs and gives the results in its comments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def paths_named(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Commands of ours in the page's shell blocks and tables, as words."""
+    """`nas` commands in the page's shell blocks and tables, as words."""
     lines = [line.partition("  #")[0] for block in blocks(page, "sh") for line in block.splitlines()]
     lines += re.findall(r"^\| `(nas [^`]+)`", page.read_text("utf-8"), re.M)
     lines += re.findall(r"(?<![\w/])`(nas [a-z]+ [^`]*)`", page.read_text("utf-8"))
@@ -50,7 +50,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @cache
 def help_of(command: str) -> str:
-    """What `nas COMMAND --help` says."""
+    """The output of `nas COMMAND --help`."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -59,35 +59,35 @@ def help_of(command: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_to_existing_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
-def test_files_that_are_named_exist(page: Path) -> None:
+def test_files_named_in_pages_exist(page: Path) -> None:
     assert [path for path in sorted(paths_named(page)) if not (ROOT / path).exists()] == []
 
 
-def test_the_pages_name_files_at_all() -> None:
+def test_pages_name_at_least_thirty_files() -> None:
     assert sum(len(paths_named(page)) for page in PAGES) > 30
 
 
 @pytest.mark.share(3)
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_commands_have_the_options_that_are_shown(page: Path) -> None:
+def test_commands_in_pages_use_existing_options(page: Path) -> None:
     for _, command, *words in commands(page):
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert option in help_of(command), f"nas {command} has no {option}"
 
 
-def test_the_pages_show_commands_at_all() -> None:
+def test_pages_show_commands() -> None:
     assert len({words[1] for page in PAGES for words in commands(page)}) >= 10
 
 
 @pytest.mark.share(3)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
-def test_python_runs_and_gives_what_is_written_beside_it(page: Path) -> None:
+def test_python_in_pages_runs_and_gives_the_results_in_its_comments(page: Path) -> None:
     for block in blocks(page, "python"):
         lines, expected, program = block.splitlines(), [], []
         for statement in ast.parse(block).body:
@@ -106,7 +106,7 @@ def test_python_runs_and_gives_what_is_written_beside_it(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "search.md"], ids=name)
-def test_studies_that_are_shown_can_be_read(page: Path, tmp_path: Path) -> None:
+def test_studies_in_pages_can_be_read(page: Path, tmp_path: Path) -> None:
     studies = [block for block in blocks(page, "yaml") if "budget" in (yaml.safe_load(block) or {})]
     assert studies
     for text in studies:
@@ -121,7 +121,7 @@ def test_the_readme_is_short_and_contributing_has_its_test_command() -> None:
     assert command in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
-def test_every_folder_with_kinds_has_steps_in_contributing() -> None:
+def test_contributing_has_steps_for_every_folder_with_kinds() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     suites = {path.name for path in (ROOT / "tests" / "contracts").glob("test_*.py")} - {"test_other_packages.py"}
     assert suites == set(re.findall(r"tests/contracts/(test_\w+\.py)", text))

@@ -1,4 +1,4 @@
-"""The kinds of text that the product reads, a value of each, and what is done to texts."""
+"""The kinds of text that the program reads, a value of each, and the mutations of texts."""
 
 from __future__ import annotations
 
@@ -366,13 +366,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def kinds() -> Mapping[str, Any]:
-    """A value of each kind, by what it is."""
+    """A value of each kind of text, by the name of the kind."""
     return KINDS
 
 
 @pytest.fixture(scope="session")
 def narrow() -> Architecture:
-    """A network that is read in no time."""
+    """A narrow network, which is read at once."""
     return ARCHITECTURE
 
 
@@ -384,5 +384,5 @@ def mutated() -> Callable[[str, random.Random], str]:
 
 @pytest.fixture(scope="session")
 def evil() -> tuple[str, ...]:
-    """What may stand where something else should."""
+    """Texts to put in place of others."""
     return EVIL

@@ -2,8 +2,8 @@
 
     pytest -m slow tests/faults
 
-On the simulated device, so that latencies are the same everywhere. What happened is counted and printed (`-s` shows
-it): kills, finished work lost, wrong winners, tracebacks, processes left after five seconds, files left.
+They run on the simulated device, so that latencies are the same everywhere. The last test counts and prints (with
+`-s`): kills, finished work lost, wrong winners, tracebacks, processes left after five seconds, files left.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Campaign:
         return process
 
     def end(self, process: subprocess.Popen[str]) -> Told:
-        """Wait for it, and count what it left behind."""
+        """Wait for a search to end, and count the processes that it left behind."""
         output, _ = process.communicate(timeout=LIMIT_SECONDS)
         self.counts["tracebacks"] += output.count("Traceback (most recent call last)")
         if process.returncode != 0:
@@ -113,7 +113,7 @@ class Campaign:
         return self.end(self.start(run, **broken))
 
     def check(self, run: Path, told: Told) -> None:
-        """Compare what a run ended with."""
+        """Compare the end of a run with that of the undisturbed search."""
         assert told.code == 0, told.output
         found = outcome(run)
         self.counts["wrong winners"] += found["winner"] != self.expected["winner"]
@@ -121,7 +121,7 @@ class Campaign:
         assert found == self.expected
 
     def _orphans(self, search: str) -> list[int]:
-        """What is left of one search; another may run."""
+        """Processes left of one search, while another one may run."""
         deadline = time.monotonic() + ORPHAN_SECONDS
         while (left := self.processes("", search)) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -159,7 +159,7 @@ def outcome(run: Path) -> Outcome:
 
 
 def finished(run: Path) -> dict[str, int]:
-    """When each training that is done was recorded as done."""
+    """The time at which each finished training was recorded as finished."""
     folder = RunFolder.open(run)
     return {
         f"{each.architecture.key}/{phase}": (folder.phase_path(each, phase) / PROGRESS).stat().st_mtime_ns
@@ -185,14 +185,14 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 
 
 def lost(campaign: Campaign, before: dict[str, int], run: Path) -> None:
-    """Count what was finished before and is not any more, or was done again."""
+    """Count the trainings that were finished before and are lost or were repeated."""
     after = finished(run)
     campaign.counts["finished work lost"] += sum(after.get(name) != when for name, when in before.items())
 
 
 @pytest.mark.parametrize("time", [1, 2, 3])
-def test_killed_between_two_writes(time: int, campaign: Campaign) -> None:
-    """Between any two kinds of file that follow each other, at the first, second or third time that they do."""
+def test_a_search_killed_between_two_writes_ends_as_an_undisturbed_one(time: int, campaign: Campaign) -> None:
+    """Kills fall between each two kinds of file that are written in turn, at their first, second or third time."""
     run = campaign.folder / f"aimed{time}"
     for _ in range(MOST_LIVES):
         before = finished(run) if (run / "study.yaml").exists() else {}
@@ -209,7 +209,7 @@ def test_killed_between_two_writes(time: int, campaign: Campaign) -> None:
     assert campaign.counts["finished work lost"] == 0
 
 
-def test_drivers_and_workers_killed_at_random(campaign: Campaign) -> None:
+def test_a_search_with_random_kills_ends_as_an_undisturbed_one(campaign: Campaign) -> None:
     draw, run, kills = random.Random(0), campaign.folder / "random", 0
     for _ in range(MOST_LIVES):
         before = finished(run) if (run / "study.yaml").exists() else {}
@@ -232,8 +232,8 @@ def test_drivers_and_workers_killed_at_random(campaign: Campaign) -> None:
     assert campaign.counts["finished work lost"] == 0
 
 
-def test_a_disk_that_fills_up_is_no_verdict(campaign: Campaign) -> None:
-    """While proposing, training, finishing, certifying and reporting; each time room is made and the run goes on."""
+def test_a_full_disk_is_no_verdict_on_a_candidate(campaign: Campaign) -> None:
+    """The disk fills up in each stage from proposing to reporting; each time room is made and the run goes on."""
     run = campaign.folder / "full"
     for at in ("/order.yaml", "/search/progress.yaml", "/finish/", "/model.onnx", "/winner", "/report.html"):
         before = finished(run) if (run / "study.yaml").exists() else {}
@@ -249,7 +249,7 @@ def test_a_disk_that_fills_up_is_no_verdict(campaign: Campaign) -> None:
     campaign.check(run, told)
 
 
-def test_a_run_has_one_owner_and_a_terminated_one_goes_on(campaign: Campaign) -> None:
+def test_a_run_has_one_owner_and_goes_on_after_its_search_was_terminated(campaign: Campaign) -> None:
     run = campaign.folder / "twice"
     first = campaign.start(run)
     while not list(run.glob(f"trials/*/search/{PROGRESS}")) and first.poll() is None:
@@ -275,7 +275,7 @@ def test_damaged_files_are_made_again(name: str, campaign: Campaign) -> None:
     campaign.check(run, told)
 
 
-def test_nothing_was_lost_and_nothing_was_wrong(campaign: Campaign) -> None:
+def test_the_campaign_lost_no_work_and_found_no_wrong_winner(campaign: Campaign) -> None:
     for what in ("finished work lost", "wrong winners", "tracebacks", "orphans", "files left"):
         assert campaign.counts[what] == 0, campaign.counts
     assert campaign.counts["aimed kills"] + campaign.counts["random kills"] >= FEWEST_KILLS

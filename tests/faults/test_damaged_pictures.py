@@ -1,4 +1,4 @@
-"""A thousand damaged pictures and labels: each is refused in our words, or is what both loaders show."""
+"""A thousand damaged pictures and labels: each is refused by our check, or both loaders show it alike."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ def shown(dataset: Dataset, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Pillow warns of what it finds in damaged files
 @pytest.mark.parametrize("damaged", ["image", "label"])
-def test_what_the_check_accepts_is_what_both_loaders_show(damaged: str, dataset: Dataset, tmp_path: Path) -> None:
+def test_both_loaders_show_alike_every_damaged_picture_that_the_check_accepts(
+    damaged: str, dataset: Dataset, tmp_path: Path
+) -> None:
     random = np.random.default_rng(0)
     accepted: list[tuple[Path, Path]] = []
     refused: list[DataError] = []

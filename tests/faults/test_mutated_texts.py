@@ -1,5 +1,5 @@
-"""Whatever is in a text that the product reads, it is read or refused in words, at once; what is read is written the
-same. The mutations are seeded; `-m slow` makes ten thousand of each kind.
+"""Any text that the program reads is read, or refused in words, at once; a value that was read is written as the same
+text. The mutations are seeded; `-m slow` makes ten thousand of each kind.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Mutated = Callable[[str, random.Random], str]
 
 @dataclass
 class Tally:
-    """What came of reading."""
+    """How many texts were read and refused, with the longest time and the longest refusal."""
 
     accepted: int = 0
     refused: int = 0
@@ -59,7 +59,7 @@ class Tally:
 
 
 def tried(read: Callable[[], object], tally: Tally) -> object:
-    """What is read, or None where it is refused in words."""
+    """The value that was read, or None when it was refused in words."""
     start, words = time.process_time(), ""
     try:
         value = read()
@@ -78,7 +78,7 @@ def peak_bytes() -> int:
 
 
 def use(value: object) -> None:
-    """Do what its readers do with it, who expect no refusal any more."""
+    """Use a value as the program does after reading, when it expects no refusal any more."""
     if isinstance(value, DefaultTarget):
         assert Target.parse(value.target).runtime
     if isinstance(value, AllUnreached):
@@ -98,7 +98,7 @@ def use(value: object) -> None:
 
 
 def read_and_written(text: str, cls: type) -> object:
-    """What a text says. It is used too: what was accepted can be asked for its sizes, say."""
+    """The value of a text, which must also survive writing and its first use."""
     value = strict.parse(text, cls, "a file")
     again = strict.parse(strict.dump(value), cls, "the same file")
     assert again == value
@@ -127,7 +127,7 @@ def test_a_mutated_text_is_read_or_refused(kind: str, kinds: Mapping[str, Any], 
 
 
 def other_values(value: Any) -> Iterator[Any]:
-    """The value with a number or a list in place of it, or of one of the mappings and lists in it."""
+    """Variants of a value: a number or a list replaces the value itself or one of the mappings and lists in it."""
     if not isinstance(value, (dict, list)):
         return
     yield 3
@@ -141,7 +141,7 @@ def other_values(value: Any) -> Iterator[Any]:
 
 @functools.cache
 def classes_of_ours() -> set[str]:
-    """Names of classes in the product as it may write them, but for those that are words in lower case too."""
+    """Names of the program's classes, also in lower case where they consist of several words."""
     names = {name for file in sources() for name in re.findall(r"^ *class _?(\w+)", file.read_text("utf-8"), re.M)}
     return names | {name.lower() for name in names if sum(letter.isupper() for letter in name) > 1}
 
@@ -150,7 +150,7 @@ def words_of(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
 
 
-def test_what_a_text_should_have_been_is_said_in_words_of_its_readers(kind: str, kinds: Mapping[str, Any]) -> None:
+def test_refusals_name_no_class_of_the_program(kind: str, kinds: Mapping[str, Any]) -> None:
     cls, ours = type(kinds[kind]), classes_of_ours()
     assert {"AllUnreached", "allunreached", "Architecture"} <= ours
     texts = ["", "null", "erfnet", *map(yaml.safe_dump, other_values(strict.plain(kinds[kind])))]
@@ -167,12 +167,12 @@ def test_what_a_text_should_have_been_is_said_in_words_of_its_readers(kind: str,
 
 
 def sources() -> list[Path]:
-    """Those of the product."""
+    """The source files of the program."""
     return sorted(file for package in ("nas", "pruning", "space") for file in (ROOT / package).rglob("*.py"))
 
 
 def calls(names: Iterable[str]) -> Iterator[tuple[str, str, ast.Call]]:
-    """Calls in the product of functions with these dotted names: in which module, and inside which class if any."""
+    """Calls of functions with these dotted names in the program, each with its module and its class, if any."""
     for file in sources():
         text = file.read_text("utf-8")
         if not any(name in text for name in names):
@@ -185,19 +185,19 @@ def calls(names: Iterable[str]) -> Iterator[tuple[str, str, ast.Call]]:
                 yield ".".join(file.relative_to(ROOT).with_suffix("").parts), inside.get(node, ""), node
 
 
-def test_every_kind_of_text_that_is_read_is_mutated(kinds: Mapping[str, Any]) -> None:
+def test_every_kind_of_text_that_the_program_reads_is_mutated(kinds: Mapping[str, Any]) -> None:
     place_of_class = {"strict.parse": 1, "read_record": 2, "find_record": 2, "cached_record": 1}
     read = set()
     for module, around, call in calls(place_of_class):
         cls = ast.unparse(call.args[place_of_class[ast.unparse(call.func)]])
-        if module != "nas.storage.records":  # the class is its callers'
+        if module != "nas.storage.records":  # its callers give the class
             read.add(around if cls == "cls" else cls)
     assert len(read) > 15
     assert read <= {type(value).__name__ for value in kinds.values()}
 
 
 READERS: Mapping[str, set[str]] = {
-    # anchors (tests/nas/latency/test_anchor_files.py), what stands behind its own digest, and words of weights (below)
+    # anchors (tests/nas/latency/test_anchor_files.py), a file with a digest of its own, metadata of weights (below)
     "json.loads": {"nas.latency.protocol.anchor", "nas.data.decoded", "nas.runs.labelling"},
     "safe_open": {"nas.training.weights"},  # below
     "torch.load": {
@@ -210,15 +210,15 @@ READERS: Mapping[str, set[str]] = {
     "yaml.safe_load": set(),
     "csv.reader": set(),
 }
-"""Other functions that read files, and where: what is damaged there is looked at here or in the test that is named."""
+"""Other functions that read files, and their callers: damaged files are tested here or in the test that is named."""
 
 
-def test_files_are_read_where_damaged_ones_are_tried() -> None:
+def test_only_modules_tested_with_damaged_files_read_files() -> None:
     found: dict[str, set[str]] = {name: set() for name in READERS}
     for module, _, call in calls(READERS):
         if not module.startswith(
             ("nas.latency.worker.", "nas.quantization.runner_process")
-        ):  # between processes of ours
+        ):  # messages between processes of this program
             found[ast.unparse(call.func)].add(module)
     assert found == READERS
 
@@ -314,7 +314,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_words_of_weights_are_read_or_refused(
+def test_mutated_metadata_of_weights_are_read_or_refused(
     count: int, narrow: Architecture, mutated: Mutated, evil: tuple[str, ...]
 ) -> None:
     tally = Tally()
@@ -331,7 +331,7 @@ def test_words_of_weights_are_read_or_refused(
     assert tally.longest_words < 3000
 
 
-def test_recipes_are_held_to_the_same_grammar(tmp_path: Path) -> None:
+def test_recipe_files_are_read_by_the_same_strict_reader(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(f"{strict.dump(load_recipe('quick'))}\nseed: {'9' * 300}\n")
     with pytest.raises(UserError, match="seed"):
         load_recipe(tmp_path / "recipe.yaml")

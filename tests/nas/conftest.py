@@ -17,12 +17,12 @@ from space import extensions
 
 
 class WrongAnswerError(Exception):
-    """A command did not end as a test relies on."""
+    """A command ended otherwise than a test expects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a command printed and how it ended."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
@@ -31,7 +31,7 @@ class Answer:
     def refusal(self) -> str:
         """The one line that answers a user's mistake.
 
-        Raises: WrongAnswerError when it ended otherwise.
+        Raises: WrongAnswerError when the command ended otherwise.
         """
         lines = self.err.splitlines()
         if self.code != 2 or len(lines) != 1 or not lines[0].startswith("nas "):
@@ -39,9 +39,9 @@ class Answer:
         return lines[0]
 
     def done(self) -> Answer:
-        """This, when it did what was asked.
+        """This answer, of a command that succeeded.
 
-        Raises: WrongAnswerError when it ended otherwise.
+        Raises: WrongAnswerError when the command ended otherwise.
         """
         if self.code != 0:
             raise WrongAnswerError(f"expected code 0, got {self.code}:\n{self.out}{self.err}")

@@ -1,4 +1,4 @@
-"""Networks with nothing left at its initial value, what cutting must equal, and crossings between the families."""
+"""Networks without initial values, the expected results of cutting, and crossings between the families."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from space.stage import DecoderStep, Stage
 from space.stem import Stem
 
 CLASSES = 5
-SIZE = (44, 60)  # divisible by 4 and no more: every deeper layer rounds up
+SIZE = (44, 60)  # divisible by 4 but not by 8, so that every deeper layer rounds up
 
 
 def _randomised(architecture: Architecture, *, seed: int = 0) -> Network:
@@ -107,7 +107,7 @@ def _partition(cutter: Cutter, sets: int, *, seed: int = 0) -> list[Mask]:
 
 
 def _granules(cutter: Cutter, name: str) -> np.ndarray:
-    """(granules, channels): of a group, what is there and goes together; mostly single channels."""
+    """The granules of a group in a mask (granules, channels), which are cut together; mostly single channels."""
     members = cutter.map.members(name)
     return members[cutter.everything[members]].reshape(-1, cutter.map.granule(name))
 
@@ -293,7 +293,7 @@ CROSSINGS = {
     ),
 }
 
-# Small widths, so that a random architecture is cut in a moment; every other axis ranges as wide as it goes.
+# Small widths, so that a random architecture is cut quickly; every other axis has its full range.
 NARROW: dict[str, tuple[object, ...]] = {
     "stem.width": (8, 12, 13),
     "stage.width": (16, 20, 28, 40, 60, 100, 140, 220, 300, 460, 640),
@@ -309,7 +309,7 @@ NARROW: dict[str, tuple[object, ...]] = {
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """These networks are too small to share out; threads that wait for each other cost more than they bring."""
+    """These networks are so small that several threads would take longer than one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

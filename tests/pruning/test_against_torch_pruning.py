@@ -1,4 +1,4 @@
-"""torch-pruning traces the module and finds the groups by itself; it agrees with ours."""
+"""Groups, cuts and importances agree with those of torch-pruning, which traces the module by itself."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def network(request: pytest.FixtureRequest, network_of: Callable[[str], Network]
     return network_of(request.param)
 
 
-def test_every_crossing_is_compared_but_those_with_granules(crossings: dict[str, Architecture], classes: int) -> None:
-    """torch-pruning follows no channel through a grouped convolution."""
+def test_all_crossings_without_granules_are_compared(crossings: dict[str, Architecture], classes: int) -> None:
+    """Crossings with granules have grouped convolutions, through which torch-pruning follows no channel."""
     assert set(CROSSINGS) == {name for name, each in crossings.items() if comparable(Cutter(each, classes))}
     assert all(set(space.granules(crossings[name]).values()) > {1} for name in set(crossings) - set(CROSSINGS))
 
 
-def test_groups_are_the_same(network: Network, classes: int) -> None:
+def test_groups_are_those_of_torch_pruning(network: Network, classes: int) -> None:
     cutter = Cutter(network.architecture, classes)
     assert comparable(cutter)
     places, traced = slices_of_channels(cutter), Traced(network)
@@ -88,7 +88,9 @@ def test_groups_are_the_same(network: Network, classes: int) -> None:
     assert compared >= 10
 
 
-def test_the_check_of_a_run_finds_them_the_same(published: Architecture, classes: int) -> None:
+def test_the_check_of_a_run_finds_no_differing_groups_in_published_networks(
+    published: Architecture, classes: int
+) -> None:
     cutter = Cutter(published, classes)
     assert comparable(cutter) == (set(cutter.map.granules) == {1})
     assert differing_groups(cutter, published.build(classes)) == []
@@ -96,7 +98,7 @@ def test_the_check_of_a_run_finds_them_the_same(published: Architecture, classes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100))
-def test_the_check_of_a_run_on_random_networks(
+def test_the_check_of_a_run_finds_no_differing_groups_in_random_networks(
     seed: int, narrow_space: space.Space, random_keep: Callable[..., np.ndarray], classes: int
 ) -> None:
     whole = Cutter(narrow_space.sample(random.Random(seed)), classes)
@@ -105,8 +107,8 @@ def test_the_check_of_a_run_on_random_networks(
         assert differing_groups(Cutter(architecture, classes), architecture.build(classes)) == []
 
 
-def test_groups_that_are_wrong_are_found(crossings: dict[str, Architecture], classes: int) -> None:
-    """Without the ties of sums, each term would be cut by itself."""
+def test_wrong_groups_are_found(crossings: dict[str, Architecture], classes: int) -> None:
+    """In the wrong groups the terms of a sum are not tied, so that each would be cut by itself."""
     architecture = crossings["raw image through two cats, deconv decoder"]
     wrong = Cutter(architecture, classes)
     wrong.graph = copy.copy(wrong.graph)
@@ -120,7 +122,7 @@ def test_groups_that_are_wrong_are_found(crossings: dict[str, Architecture], cla
 def test_single_channels_that_torch_pruning_mistakes_are_not_compared(
     name: str, crossings: dict[str, Architecture], classes: int
 ) -> None:
-    """A PReLU of one channel, a depthwise convolution of one channel."""
+    """They are those of a PReLU of one channel, and of a depthwise convolution of one channel."""
     whole = Cutter(crossings[name], classes)
     architecture = whole.narrowed(dict.fromkeys(whole.map.names, 1))
     cutter = Cutter(architecture, classes)
@@ -130,7 +132,7 @@ def test_single_channels_that_torch_pruning_mistakes_are_not_compared(
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_checking_leaves_the_network_as_it_was(
+def test_checking_leaves_the_network_unchanged(
     training: bool, crossings: dict[str, Architecture], classes: int
 ) -> None:
     network = crossings["fpl encoder under a ladder"].build(classes).train(training)
@@ -145,7 +147,7 @@ def test_checking_leaves_the_network_as_it_was(
     assert torch.equal(torch.random.get_rng_state(), random_before)
 
 
-def test_cuts_are_the_same(
+def test_cuts_are_those_of_torch_pruning(
     network: Network, image: Callable[..., torch.Tensor], random_keep: Callable[..., np.ndarray], classes: int
 ) -> None:
     cutter, picture = Cutter(network.architecture, classes), image()
@@ -179,7 +181,7 @@ def stock() -> ModuleType:
     return module
 
 
-# Where channels of several layers are concatenated, torch-pruning's scores leave out layers whose place it cannot tell.
+# For concatenated channels of several layers torch-pruning's scores leave out layers of unknown place.
 @pytest.mark.parametrize(
     "name",
     [
@@ -193,7 +195,7 @@ def stock() -> ModuleType:
     ],
 )
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
-def test_the_importances_of_the_study_are_theirs(
+def test_the_importances_of_the_study_are_those_of_torch_pruning(
     importance: str,
     name: str,
     network_of: Callable[[str], Network],
@@ -223,13 +225,13 @@ def test_the_importances_of_the_study_are_theirs(
 
 
 def _without_image(architecture: Architecture) -> Architecture:
-    """The same where no image is joined later."""
+    """The architecture without images that are joined later."""
     fuse = {"image_concat": "concat", "fir": "none"}
     stages = tuple(replace(stage, fuse=fuse.get(stage.fuse, stage.fuse)) for stage in architecture.stages)
     return replace(architecture, stem=replace(architecture.stem, image=False), stages=stages)
 
 
-def test_what_torch_pruning_cannot_follow_is_one_kind_of_error() -> None:
+def test_a_network_that_torch_pruning_cannot_trace_raises_one_kind_of_error() -> None:
     network = space.load("ndnet45-ende").build(3)
 
     def broken(image: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What stays, for invented targets whose latency is a known function of the widths, and damage that is known."""
+"""Allocation of channels and blocks, for known damage and invented targets whose latency is a function of widths."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Device = Callable[[Graph, Widths], float]
 
 
 def work(graph: Graph, sizes: Widths) -> float:
-    """A target that only multiplies."""
+    """The latency of a target on which only multiply-adds count."""
     return graph_multiply_adds(graph, sizes, SIZE) / 1e6
 
 
@@ -40,7 +40,7 @@ def pixels_of(graph: Graph) -> list[int]:
 
 
 def lanes(graph: Graph, sizes: Widths) -> float:
-    """A target that computes eight channels at a time, and moves memory."""
+    """The latency of a target that computes eight channels at a time and also moves memory."""
     total = 0.0
     for node, pixels in zip(graph.nodes, pixels_of(graph), strict=True):
         total += 4 * pixels * sizes.out(node)
@@ -51,7 +51,7 @@ def lanes(graph: Graph, sizes: Widths) -> float:
 
 
 def odd_is_slow(graph: Graph, sizes: Widths) -> float:
-    """A target where fewer channels can take longer, and every layer takes a while to start."""
+    """The latency of a target where fewer channels can take longer, and each layer has a fixed time."""
     total = 0.0
     for node, pixels in zip(graph.nodes, pixels_of(graph), strict=True):
         if node.kind in ("conv", "deconv"):
@@ -92,7 +92,7 @@ def scored(cutter: Cutter, seed: int = 0) -> np.ndarray:
 
 
 def damaged(cutter: Cutter, seed: int = 0, blocks: float = math.inf) -> Damage:
-    """Each group's damage grows faster and faster, from a random worth; each block has one of about `blocks`."""
+    """Damage of groups, which grows progressively from a random worth, and of blocks, about `blocks` each."""
     chance = np.random.default_rng(seed)
     groups = {}
     for name, full in cutter.counts(cutter.everything).items():
@@ -104,7 +104,7 @@ def damaged(cutter: Cutter, seed: int = 0, blocks: float = math.inf) -> Damage:
 
 
 def share_of(cutter: Cutter, device: Device, share: float) -> float:
-    """Milliseconds between one channel per group (0) and the whole network (1)."""
+    """A budget in milliseconds between one channel per group (`share` 0) and the whole network (1)."""
     whole, least = (
         device(cutter.graph, cutter.map.widths(cutter.graph, counts))
         for counts in ({}, dict.fromkeys(cutter.map.names, 1))
@@ -113,7 +113,7 @@ def share_of(cutter: Cutter, device: Device, share: float) -> float:
 
 
 def what_is_unsound(cutter: Cutter, found: Allocation) -> list[str]:
-    """Of the mask; where no block is gone it says the same as the architecture."""
+    """Faults of a mask, which must agree with the architecture if no block is removed."""
     counts = cutter.counts(found.keep)
     sound = {
         "a fixed channel is gone": found.keep[cutter.map.group_of_channel == FIXED].all(),
@@ -145,7 +145,7 @@ def test_the_budget_is_met_and_used(device: str, share: float, cutter: Cutter) -
 
 
 def test_wrong_estimates_are_corrected_by_measuring(cutter: Cutter) -> None:
-    """Estimates of another device, a third as slow; measurements that err by up to 2 %."""
+    """Estimates are those of a device three times as fast; measurements err by up to 2 %."""
 
     def measure(architecture: Architecture) -> float:
         digest = hashlib.sha256(architecture.key.encode()).digest()
@@ -163,8 +163,8 @@ def test_wrong_estimates_are_corrected_by_measuring(cutter: Cutter) -> None:
     assert 0.93 * budget <= found.milliseconds == measure(found.architecture) <= budget
 
 
-def test_a_first_choice_that_leaves_room_is_not_the_last(cutter: Cutter) -> None:
-    """Whatever is cut measures less than was estimated."""
+def test_a_first_choice_below_the_budget_is_not_the_last(cutter: Cutter) -> None:
+    """Every cut network is faster than estimated."""
 
     def measure(architecture: Architecture) -> float:
         return measured(work)(architecture) * (1.0 if architecture == cutter.architecture else 0.85)
@@ -176,8 +176,8 @@ def test_a_first_choice_that_leaves_room_is_not_the_last(cutter: Cutter) -> None
     assert FULL_ENOUGH * budget <= found.milliseconds <= budget
 
 
-def test_damage_is_nearly_the_least_that_there_is(small: Cutter) -> None:
-    """Against every combination of three groups' counts, the others left whole."""
+def test_damage_is_nearly_minimal(small: Cutter) -> None:
+    """It is compared with every combination of counts of three groups, with all other groups whole."""
     damage, whole = damaged(small), small.counts(small.everything)
 
     def milliseconds(counts: dict[str, int]) -> float:
@@ -201,8 +201,8 @@ def test_damage_is_nearly_the_least_that_there_is(small: Cutter) -> None:
 
 
 @pytest.mark.slow
-def test_a_block_goes_where_that_pays_more_than_channels(cutter: Cutter) -> None:
-    """On a device where layers take a while to start, and only if blocks are worth little."""
+def test_a_block_is_removed_if_that_pays_more_than_removing_channels(cutter: Cutter) -> None:
+    """It pays on a device where each layer has a fixed time, and only if blocks are worth little."""
     budget = share_of(cutter, odd_is_slow, 0.5)
     ask = {"estimate": odd_is_slow, "measure": measured(odd_is_slow), "budget_milliseconds": budget}
     whole, worthless = damaged(cutter, blocks=1e9), damaged(cutter, blocks=1e-3)
@@ -236,19 +236,19 @@ def test_an_unreachable_budget_names_the_lowest_latency(small: Cutter) -> None:
 
     with pytest.raises(BudgetError) as raised:
         require_reachable(small, estimate=work, measure=measure, budget_milliseconds=5)
-    assert len(seen) == 3  # before any other effort
+    assert len(seen) == 3  # before all other steps
     assert min(seen) == seen[0]
     assert f"{seen[0]:.4g} ms" in str(raised.value)
     assert "leaves the network 5 ms" in str(raised.value)
     least = small.narrowed(dict.fromkeys(small.map.names, 1))
-    assert seen[0] < 10 + measured(work)(least)  # blocks go too
+    assert seen[0] < 10 + measured(work)(least)  # blocks are removed too
     require_reachable(small, estimate=work, measure=measure, budget_milliseconds=seen[0])
     with pytest.raises(BudgetError, match=r"raise the budget"):
         require_reachable(small, estimate=work, measure=measure, budget_milliseconds=seen[0], depth=False)
 
 
 def test_a_cut_that_was_estimated_too_slow_is_measured_before_giving_up(small: Cutter) -> None:
-    """Four channels each are faster than one on this target, and only measuring tells."""
+    """On this target four channels are faster than one, which only measuring shows."""
     counts: list[int] = []
 
     def measure(architecture: Architecture) -> float:
@@ -260,7 +260,7 @@ def test_a_cut_that_was_estimated_too_slow_is_measured_before_giving_up(small: C
     assert counts == [1, 4]
 
 
-def test_the_lowest_budget_leaves_one_channel_per_group(small: Cutter) -> None:
+def test_the_lowest_budget_keeps_one_channel_per_group(small: Cutter) -> None:
     least = small.narrowed(dict.fromkeys(small.map.names, 1))
     budget = measured(work)(least)
     found = allocate(
@@ -270,7 +270,7 @@ def test_the_lowest_budget_leaves_one_channel_per_group(small: Cutter) -> None:
 
 
 def test_a_cut_that_cannot_be_timed_is_over_the_budget(small: Cutter) -> None:
-    """The first three that the target is given."""
+    """The target refuses the first three cuts."""
     refused: list[str] = []
 
     def measure(architecture: Architecture) -> float:
@@ -287,8 +287,8 @@ def test_a_cut_that_cannot_be_timed_is_over_the_budget(small: Cutter) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("timed", [0, 1])
-def test_where_no_cut_is_inside_the_whole_network_is_none_of_them(timed: int, small: Cutter) -> None:
-    """It is the fastest that this target times; it times so many cuts."""
+def test_the_whole_network_is_not_named_as_the_fastest_cut(timed: int, small: Cutter) -> None:
+    """The whole network is the fastest one on this target, which times only `timed` cuts."""
     cuts: list[str] = []
 
     def measure(architecture: Architecture) -> float:

@@ -1,4 +1,4 @@
-"""Observed damage against networks that are really cut."""
+"""Observed damage, compared with networks that are really cut."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def images(image: Callable) -> Tensor:
 
 
 def divergence(network: Network, whole: Network, images: Tensor) -> float:
-    """Of the two networks' classes, with batch norms in training mode."""
+    """The divergence of the classes of two networks, with batch norms in training mode."""
     with torch.no_grad():
         found = functional.log_softmax(network.train()(images), dim=1)
         wanted = functional.log_softmax(whole.train()(images), dim=1)
     return float(functional.kl_div(found, wanted, log_target=True, reduction="none").sum(dim=1).mean())
 
 
-def test_damage_of_groups_is_that_of_the_cut(network: Network, images: Tensor, classes: int) -> None:
+def test_damage_of_groups_is_that_of_the_cut_network(network: Network, images: Tensor, classes: int) -> None:
     cutter = Cutter(network.architecture, classes)
     scores = magnitude(cutter, network)
     damage = observed_damage(cutter, network, scores, [images])
@@ -58,7 +58,7 @@ def test_damage_of_groups_is_that_of_the_cut(network: Network, images: Tensor, c
         keep = cutter.everything.copy()
         keep[kept_first(cutter, scores, name)[count:]] = False
         alone = divergence(cutter.cut(network, keep), network, images)
-        assert damage.groups[name][count] >= alone - 1e-12  # what removes more is never taken for less damage
+        assert damage.groups[name][count] >= alone - 1e-12  # removing more never counts as less damage
         steps = sorted({max(1, math.ceil(share * full)) for share in SHARES} - {full}, reverse=True)
         if count == steps[0]:
             assert damage.groups[name][count] == pytest.approx(alone)
@@ -66,7 +66,7 @@ def test_damage_of_groups_is_that_of_the_cut(network: Network, images: Tensor, c
     assert compared >= 3
 
 
-def test_damage_of_blocks_is_that_of_the_network_without(network: Network, images: Tensor, classes: int) -> None:
+def test_damage_of_blocks_is_that_of_the_network_without_them(network: Network, images: Tensor, classes: int) -> None:
     cutter = Cutter(network.architecture, classes)
     damage = observed_damage(cutter, network, magnitude(cutter, network), [images])
     assert tuple(damage.blocks) == removable_blocks(network.architecture)
@@ -87,8 +87,8 @@ def test_more_removed_is_never_less_damage(network: Network, images: Tensor, cla
             assert (np.diff(curve[1:]) <= 1e-15).all()
 
 
-def test_channels_that_say_nothing_cost_nothing(network: Network, images: Tensor, classes: int) -> None:
-    """A quarter of a group whose readers ignore it."""
+def test_channels_that_no_layer_uses_cause_no_damage(network: Network, images: Tensor, classes: int) -> None:
+    """The channels are a quarter of a group, which its readers ignore."""
     cutter = Cutter(network.architecture, classes)
     name = max(cutter.map.names, key=lambda each: len(cutter.map.members(each)))
     members = cutter.map.members(name)
@@ -107,7 +107,7 @@ def test_channels_that_say_nothing_cost_nothing(network: Network, images: Tensor
     assert damage.groups[name][len(members) - len(gone)] < 1e-4 * damage.groups[name][1]
 
 
-def test_observing_leaves_the_network_as_it_was_and_tells_of_every_pass(
+def test_observing_leaves_the_network_unchanged_and_counts_every_pass(
     network: Network, images: Tensor, classes: int
 ) -> None:
     cutter = Cutter(network.architecture, classes)
@@ -124,8 +124,8 @@ def test_observing_leaves_the_network_as_it_was_and_tells_of_every_pass(
 
 
 @pytest.mark.share(3)
-def test_batches_are_observed_one_after_the_other(network: Network, images: Tensor, classes: int) -> None:
-    """Each with statistics of its own, and counted by its images."""
+def test_batches_are_observed_separately(network: Network, images: Tensor, classes: int) -> None:
+    """Each batch has its own statistics, and counts by its number of images."""
     cutter = Cutter(network.architecture, classes)
 
     def blocks(*batches: Tensor) -> Mapping[str, float]:
@@ -135,7 +135,7 @@ def test_batches_are_observed_one_after_the_other(network: Network, images: Tens
     assert blocks(images[:1], images[1:]) == pytest.approx({name: (few[name] + 3 * more[name]) / 4 for name in few})
 
 
-def test_blocks_that_may_not_go_are_not_observed(network: Network, images: Tensor, classes: int) -> None:
+def test_blocks_that_must_stay_are_not_observed(network: Network, images: Tensor, classes: int) -> None:
     cutter = Cutter(network.architecture, classes)
     seen: list[int] = []
     damage = observed_damage(cutter, network, magnitude(cutter, network), [images[:1]], depth=False, count=seen.append)

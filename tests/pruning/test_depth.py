@@ -1,4 +1,4 @@
-"""Removing a block equals silencing it: where its branch adds nothing and its last layers change nothing, the network
+"""Removing a block equals silencing it: if its branch adds nothing and its last layers change nothing, the network
 without it gives the same answers.
 """
 
@@ -28,7 +28,7 @@ SEEN = 1e-7
 
 
 def silence(network: Network, block: str) -> None:
-    """Let a block pass on what it reads, which an activation has made positive or the block leaves alone."""
+    """Make a block the identity on its input, which is positive after an activation or passes the block unchanged."""
     module = network.get_submodule(block)
     with torch.no_grad():
         for name, layer in module.named_modules():
@@ -47,10 +47,10 @@ def silence(network: Network, block: str) -> None:
 
 
 def some_blocks(architecture: Architecture, seed: int) -> list[str]:
-    """Blocks that change nothing but by what they add.
+    """Blocks whose only effect is the value that they add.
 
-    What reads sums before their activation reads another one when a row's last block is gone: a ladder that taps them,
-    a detail branch and what it is added to, and a pyramid behind the last stage.
+    The last block of a row is left out where a layer reads its sum before the activation and would then read another
+    sum: a ladder with such taps, a detail branch and its partner, and a pyramid behind the last stage.
     """
     detail, stages = architecture.detail, len(architecture.stages)
     first = stages if architecture.context is None else stages - 1
@@ -102,14 +102,16 @@ def removed(network: Network, blocks: list[str], image: Callable[[], Tensor]) ->
     ("name", "count"),
     [("erfnet", 17), ("fplnet", 16), ("ndnet45-ende", 19), ("swiftnet-rn18", 4), ("ddrnet23-slim", 6)],
 )
-def test_how_many_blocks_can_go(name: str, count: int) -> None:
-    """All but those that open a stage (networks.md: 5 + 8 + 2 + 2; 4 + 8 + 2 + 2; 4 + 12 + 6 less 3; 8 less 4;
+def test_published_networks_have_the_expected_number_of_removable_blocks(name: str, count: int) -> None:
+    """All blocks except those that open a stage (5 + 8 + 2 + 2; 4 + 8 + 2 + 2; 4 + 12 + 6 less 3; 8 less 4;
     8 less 4 and 4 less 2).
     """
     assert len(removable_blocks(space.load(name))) == count
 
 
-def test_published_networks(published: Architecture, randomised: Callable, image: Callable) -> None:
+def test_removing_blocks_of_published_networks_equals_silencing_them(
+    published: Architecture, randomised: Callable, image: Callable
+) -> None:
     blocks = some_blocks(published, 0)
     found = removed(randomised(published), blocks, image)
     assert found.error <= EXACT
@@ -118,7 +120,9 @@ def test_published_networks(published: Architecture, randomised: Callable, image
     assert Architecture.from_yaml(found.shorter.architecture.to_yaml()) == found.shorter.architecture
 
 
-def test_crossings(crossing: Architecture, randomised: Callable, image: Callable) -> None:
+def test_removing_blocks_of_crossings_equals_silencing_them(
+    crossing: Architecture, randomised: Callable, image: Callable
+) -> None:
     blocks = some_blocks(crossing, 0)
     found = removed(randomised(crossing), blocks, image)
     assert found.error <= EXACT
@@ -128,7 +132,9 @@ def test_crossings(crossing: Architecture, randomised: Callable, image: Callable
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_architectures(seed: int, narrow_space: Space, randomised: Callable, image: Callable) -> None:
+def test_removing_blocks_of_random_architectures_equals_silencing_them(
+    seed: int, narrow_space: Space, randomised: Callable, image: Callable
+) -> None:
     architecture = narrow_space.sample(random.Random(seed))
     blocks = some_blocks(architecture, seed)
     found = removed(randomised(architecture), blocks, image)
@@ -138,7 +144,7 @@ def test_random_architectures(seed: int, narrow_space: Space, randomised: Callab
     assert Architecture.from_yaml(found.shorter.architecture.to_yaml()) == found.shorter.architecture
 
 
-def test_a_pruned_network_loses_blocks_too(
+def test_blocks_of_a_pruned_network_can_be_removed_too(
     crossing: Architecture, randomised: Callable, random_keep: Callable, image: Callable, classes: int
 ) -> None:
     cutter = Cutter(crossing, classes)
@@ -153,8 +159,10 @@ def test_a_pruned_network_loses_blocks_too(
         assert Architecture.from_yaml(found.shorter.architecture.to_yaml()) == found.shorter.architecture
 
 
-def test_widths_without_blocks_are_those_of_the_architecture(crossing: Architecture, classes: int) -> None:
-    """What allocation is estimated by is what will be built."""
+def test_estimated_widths_without_blocks_are_those_of_the_shortened_architecture(
+    crossing: Architecture, classes: int
+) -> None:
+    """Allocation estimates networks by these widths, and builds them afterwards."""
     cutter, blocks = Cutter(crossing, classes), some_blocks(crossing, 5)
     chance = np.random.default_rng(0)
     counts = {name: int(chance.integers(1, full + 1)) for name, full in cutter.counts(cutter.everything).items()}
@@ -172,6 +180,6 @@ def test_each_block_keeps_its_own_dilation() -> None:
     assert shorter.stages[1].rates == (2, 8, 16, 4, 16)
 
 
-def test_a_block_that_cannot_go_is_named() -> None:
+def test_a_block_that_cannot_be_removed_is_named() -> None:
     with pytest.raises(ArchitectureError, match=r"stage0\.block0.*stage0\.block1"):
         without_blocks(space.load("swiftnet-rn18"), ["stage0.block0"])

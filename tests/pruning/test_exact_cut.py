@@ -1,4 +1,4 @@
-"""The judge of all cutting: a cut network equals the uncut one in which nothing reads the removed channels."""
+"""Cutting is exact: a cut network equals the uncut one in which no layer reads the removed channels."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SMALL = (20, 28)
 
 @pytest.fixture
 def bench(randomised, image, compared, without, granules, partition, random_keep, classes) -> SimpleNamespace:
-    """The tools of `conftest.py` in one hand."""
+    """The tools of `conftest.py` in one value."""
     return SimpleNamespace(**locals())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What came of removing channels in several sets."""
+    """The result of removing channels in several sets."""
 
     error: float
     """The largest of all sets."""
@@ -66,7 +66,7 @@ def removed_in_sets(architecture: Architecture, bench: SimpleNamespace, sets: in
 def errors_of_singles(
     architecture: Architecture, bench: SimpleNamespace, some: Callable[[list[int]], Sequence[int]]
 ) -> list[float]:
-    """Remove some of the removable channels, one by one, each with those that go with it."""
+    """Remove some of the removable channels, one at a time, each with the channels tied to it."""
     cutter, network = Cutter(architecture, bench.classes), bench.randomised(architecture)
     removable = [name for name in cutter.map.names if _can_be_cut(cutter, name)]
     granules = {int(row[0]): row for name in removable for row in bench.granules(cutter, name)}
@@ -87,28 +87,32 @@ def combined(cutter: Cutter, first: Mask, again: Cutter, second: Mask) -> Mask:
     return keep
 
 
-def test_every_channel_of_published_networks(published: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_every_channel_of_published_networks_is_exact(published: Architecture, bench: SimpleNamespace) -> None:
     found = removed_in_sets(published, bench, SETS)
     assert found.not_once == []
     assert found.error <= EXACT
     assert found.effect > SEEN
 
 
-def test_every_channel_of_crossings(crossing: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_every_channel_of_crossings_is_exact(crossing: Architecture, bench: SimpleNamespace) -> None:
     found = removed_in_sets(crossing, bench, SETS)
     assert found.not_once == []
     assert found.error <= EXACT
     assert found.effect > SEEN
 
 
-def test_single_channels_of_published_networks(published: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_single_channels_of_published_networks_is_exact(
+    published: Architecture, bench: SimpleNamespace
+) -> None:
     errors = errors_of_singles(published, bench, lambda channels: random.Random(0).sample(channels, 2))
     assert len(errors) == 2
     assert max(errors) <= EXACT
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_random_architectures(seed: int, narrow_space: Space, bench: SimpleNamespace) -> None:
+def test_cutting_channels_of_random_architectures_is_exact(
+    seed: int, narrow_space: Space, bench: SimpleNamespace
+) -> None:
     architecture = narrow_space.sample(random.Random(seed))
     cutter, network = Cutter(architecture, bench.classes), bench.randomised(architecture)
     found = bench.compared(cutter, network, bench.random_keep(cutter, seed=seed), bench.image())
@@ -116,7 +120,7 @@ def test_random_architectures(seed: int, narrow_space: Space, bench: SimpleNames
     assert found.effect > SEEN
 
 
-def test_all_but_one_channel_of_each_group(crossing: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_all_but_one_channel_of_each_group_is_exact(crossing: Architecture, bench: SimpleNamespace) -> None:
     cutter = Cutter(crossing, bench.classes)
     keep = bench.random_keep(cutter, seed=0, share=0.0)
     found = bench.compared(cutter, bench.randomised(crossing), keep, bench.image())
@@ -126,7 +130,7 @@ def test_all_but_one_channel_of_each_group(crossing: Architecture, bench: Simple
 
 
 def errors_of_cutting_twice(architecture: Architecture, bench: SimpleNamespace, seed: int) -> tuple[float, float]:
-    """Of a cut of a cut network: against that network, and against one cut of the uncut network."""
+    """Errors of a second cut, compared with the network cut once, and with one cut of the uncut network."""
     cutter, network, image = Cutter(architecture, bench.classes), bench.randomised(architecture), bench.image()
     first = bench.random_keep(cutter, seed=seed, share=0.7)
     once = cutter.cut(network, first)
@@ -139,15 +143,15 @@ def errors_of_cutting_twice(architecture: Architecture, bench: SimpleNamespace, 
     return twice.error, error
 
 
-def test_cutting_published_networks_twice(published: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_published_networks_twice_is_exact(published: Architecture, bench: SimpleNamespace) -> None:
     assert max(errors_of_cutting_twice(published, bench, seed=1)) <= EXACT
 
 
-def test_cutting_crossings_twice(crossing: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_crossings_twice_is_exact(crossing: Architecture, bench: SimpleNamespace) -> None:
     assert max(errors_of_cutting_twice(crossing, bench, seed=1)) <= EXACT
 
 
-def test_nothing_but_the_selection_changes(crossing: Architecture, bench: SimpleNamespace) -> None:
+def test_a_cut_network_has_only_values_of_the_original(crossing: Architecture, bench: SimpleNamespace) -> None:
     cutter, network = Cutter(crossing, bench.classes), bench.randomised(crossing)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     same = cutter.cut(network, cutter.everything)
@@ -159,7 +163,7 @@ def test_nothing_but_the_selection_changes(crossing: Architecture, bench: Simple
         assert bool(torch.isin(value, before[name]).all()), f"{name} has values the network never had"
 
 
-def test_masks_that_cannot_be_are_refused(crossings: dict[str, Architecture], bench: SimpleNamespace) -> None:
+def test_impossible_masks_are_refused(crossings: dict[str, Architecture], bench: SimpleNamespace) -> None:
     architecture = crossings["esp, all cats"]
     cutter, network = Cutter(architecture, bench.classes), bench.randomised(architecture)
     with pytest.raises(AssertionError, match="fixed"):
@@ -181,7 +185,9 @@ def test_masks_that_cannot_be_are_refused(crossings: dict[str, Architecture], be
 
 
 @pytest.mark.slow
-def test_every_channel_of_published_networks_in_many_sets(published: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_every_channel_of_published_networks_in_many_sets_is_exact(
+    published: Architecture, bench: SimpleNamespace
+) -> None:
     found = removed_in_sets(published, bench, FINE_SETS, seed=1)
     assert found.not_once == []
     assert found.error <= EXACT
@@ -189,7 +195,9 @@ def test_every_channel_of_published_networks_in_many_sets(published: Architectur
 
 
 @pytest.mark.slow
-def test_every_channel_of_crossings_in_many_sets(crossing: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_every_channel_of_crossings_in_many_sets_is_exact(
+    crossing: Architecture, bench: SimpleNamespace
+) -> None:
     found = removed_in_sets(crossing, bench, FINE_SETS, seed=1)
     assert found.not_once == []
     assert found.error <= EXACT
@@ -198,18 +206,20 @@ def test_every_channel_of_crossings_in_many_sets(crossing: Architecture, bench: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLES)
-def test_every_single_channel(name: str, bench: SimpleNamespace) -> None:
+def test_cutting_every_single_channel_is_exact(name: str, bench: SimpleNamespace) -> None:
     assert max(errors_of_singles(space.load(name), bench, lambda channels: channels)) <= EXACT
 
 
 @pytest.mark.slow
-def test_sampled_single_channels(published: Architecture, bench: SimpleNamespace) -> None:
+def test_cutting_sampled_single_channels_is_exact(published: Architecture, bench: SimpleNamespace) -> None:
     assert max(errors_of_singles(published, bench, lambda channels: random.Random(3).sample(channels, 150))) <= EXACT
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 300))
-def test_many_random_architectures(seed: int, narrow_space: Space, bench: SimpleNamespace) -> None:
+def test_cutting_channels_of_many_random_architectures_is_exact(
+    seed: int, narrow_space: Space, bench: SimpleNamespace
+) -> None:
     architecture = narrow_space.sample(random.Random(seed))
     found = removed_in_sets(architecture, bench, 2, seed=seed)
     assert found.not_once == []

@@ -1,4 +1,4 @@
-"""Scores of channels against sums written out by hand and against the loss itself."""
+"""Scores of channels, compared with sums written out by hand and with the loss itself."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def labelled(data: list[Batch]) -> LabelledData:
 
 
 def belonging(cutter: Cutter, network: Network, channel: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Parameters with the mask of their entries that go when `channel` goes, each entry once."""
+    """Parameters with masks of the entries that are removed with `channel`, each entry once."""
     for node in parametric(cutter.graph):
         out = torch.from_numpy(cutter.positions(node) == channel)
         read = torch.from_numpy(cutter.read_positions(node) == channel)
@@ -72,7 +72,7 @@ def some_channels(cutter: Cutter) -> list[int]:
 
 
 def gate_derivatives(cutter: Cutter, network: Network, batch: tuple[Tensor, Tensor], channel: int) -> float:
-    """How the loss follows a factor on all that reads a channel: a central difference."""
+    """The derivative of the loss by a factor on all readers of a channel: a central difference."""
     step, losses = 1e-4, []
     for factor in (1 + step, 1 - step):
         handles = []
@@ -150,7 +150,7 @@ def silence(cutter: Cutter, network: Network, channels: list[int]) -> None:
                 parameter[mask] = 0.0
 
 
-def test_dead_channels_score_nothing(network: Network, image: Callable, classes: int) -> None:
+def test_dead_channels_score_zero(network: Network, image: Callable, classes: int) -> None:
     cutter = Cutter(network.architecture, classes)
     wide = [name for name, count in zip(cutter.map.names, cutter.map.counts, strict=True) if count >= 4]
     dead = [int(cutter.map.members(name)[1]) for name in wide]

@@ -21,7 +21,7 @@ SIZES = ((64, 96), (45, 61))
 
 
 def what_differs(network: Network, keep: Mask, image: Callable[..., Tensor], folder: Path) -> list[str]:
-    """Cut, write, read and build again; all that is then not as it was cut."""
+    """Cut a network, write, read and rebuild it; return the differences from the cut network."""
     classes = network.num_classes
     cut = Cutter(network.architecture, classes).cut(network, keep)
     save_file(cut.state_dict(), folder / "weights.safetensors")
@@ -43,17 +43,21 @@ def what_differs(network: Network, keep: Mask, image: Callable[..., Tensor], fol
     return [name for name, is_same in same.items() if not is_same]
 
 
-def test_published_networks(published, classes, randomised, image, random_keep, tmp_path) -> None:
+def test_cut_published_networks_are_rebuilt_bit_for_bit(
+    published, classes, randomised, image, random_keep, tmp_path
+) -> None:
     keep = random_keep(Cutter(published, classes), seed=4)
     assert what_differs(randomised(published).float(), keep, image, tmp_path) == []
 
 
-def test_crossings(crossing, classes, randomised, image, random_keep, tmp_path) -> None:
+def test_cut_crossings_are_rebuilt_bit_for_bit(crossing, classes, randomised, image, random_keep, tmp_path) -> None:
     keep = random_keep(Cutter(crossing, classes), seed=4)
     assert what_differs(randomised(crossing).float(), keep, image, tmp_path) == []
 
 
-def test_a_network_cut_twice(crossing, classes, randomised, image, random_keep, tmp_path) -> None:
+def test_a_network_cut_twice_is_rebuilt_bit_for_bit(
+    crossing, classes, randomised, image, random_keep, tmp_path
+) -> None:
     network, cutter = randomised(crossing).float(), Cutter(crossing, classes)
     once = cutter.cut(network, random_keep(cutter, seed=5, share=0.8))
     keep = random_keep(Cutter(once.architecture, classes), seed=6)
@@ -62,7 +66,7 @@ def test_a_network_cut_twice(crossing, classes, randomised, image, random_keep, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200))
-def test_random_architectures(
+def test_cut_random_architectures_are_rebuilt_bit_for_bit(
     seed: int, narrow_space: Space, classes, randomised, image, random_keep, tmp_path
 ) -> None:
     network = randomised(narrow_space.sample(random.Random(seed))).float()

@@ -1,7 +1,7 @@
 """Along every tensor a group's channels stand in whole runs, in the order of their ranks.
 
-This is what lets a cut network be described by counts alone and be cut again: which of the channels were kept no
-longer matters, the k-th of a run is the k-th wherever the group occurs.
+Therefore counts alone describe a cut network, which can be cut again: it does not matter which channels were kept,
+since the k-th channel of a run is the k-th wherever the group occurs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.share(16)
 
 
 def what_is_broken(architecture: Architecture) -> list[str]:
-    """Runs that start or end in the middle of a group, and layers that are used twice with other channels."""
+    """Runs that start or end in the middle of a group, and layers that are used twice with different channels."""
     cutter = Cutter(architecture, 5)
     mapping, uses, broken = cutter.map, {}, []
     for node in cutter.graph.nodes:
@@ -40,22 +40,22 @@ def what_is_broken(architecture: Architecture) -> list[str]:
     return broken
 
 
-def test_published_networks(published: Architecture) -> None:
+def test_groups_of_published_networks_are_whole_runs(published: Architecture) -> None:
     assert what_is_broken(published) == []
 
 
-def test_crossings(crossing: Architecture) -> None:
+def test_groups_of_crossings_are_whole_runs(crossing: Architecture) -> None:
     assert what_is_broken(crossing) == []
 
 
-def test_random_architectures() -> None:
+def test_groups_of_random_architectures_are_whole_runs() -> None:
     rng, everything = random.Random(1), Space()
     for _ in range(12):
         assert what_is_broken(everything.sample(rng)) == []
 
 
 @pytest.mark.slow
-def test_many_random_architectures(narrow_space: Space) -> None:
+def test_groups_of_many_random_architectures_are_whole_runs(narrow_space: Space) -> None:
     rng, everything = random.Random(2), Space()
     for _ in range(200):
         assert what_is_broken(everything.sample(rng)) == []

@@ -1,4 +1,4 @@
-"""A network in the form that is trained is refused in words by all that knows the one that runs."""
+"""A network in its trained form of several paths is refused in words by all functions for the folded form."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def trained(plain_network: Callable[..., Architecture]) -> Network:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_it_is_refused_and_its_folded_form_is_not(use: str, trained: Network) -> None:
+def test_a_network_of_several_paths_is_refused_and_its_folded_form_is_accepted(use: str, trained: Network) -> None:
     with pytest.raises(UserError, match=r"trained as several paths; fold it first.*space\.paths\.folded_state"):
         USES[use](trained)
     network = trained.architecture.build(CLASSES).eval()

@@ -1,4 +1,4 @@
-"""Both cuts, of channels and of blocks, leave the rest of a network as it was: heads, classes, mode and type."""
+"""Cuts of channels and of blocks preserve the rest of a network: heads, classes, mode and type."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ both_cuts = pytest.mark.parametrize("cut", [some_channels, some_blocks])
 
 
 @both_cuts
-@pytest.mark.parametrize("name", ["erfnet", "ndnet29-fcn32"])  # heads of one layer, and of their own width
-def test_auxiliary_heads_stay(cut: Cut, name: str, image: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("name", ["erfnet", "ndnet29-fcn32"])  # heads of one layer and heads of their own width
+def test_cuts_preserve_auxiliary_heads(cut: Cut, name: str, image: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
     network = space.load(name).build(5, auxiliary=True).eval()
     cut_down = cut(network)
@@ -51,7 +51,7 @@ def test_auxiliary_heads_stay(cut: Cut, name: str, image: Callable[..., Tensor])
 def test_auxiliary_heads_are_cut_exactly(
     name: str, image: Callable[..., Tensor], random_keep: Callable[..., Mask]
 ) -> None:
-    """The head of a cut network answers as that of the whole one in which nothing reads the removed channels."""
+    """The head of a cut network gives the logits of the whole one in which no layer reads the removed channels."""
     torch.manual_seed(0)
     network = space.load(name).build(5, auxiliary=True).double().eval()
     cutter = Cutter(network.architecture, 5)
@@ -62,7 +62,7 @@ def test_auxiliary_heads_are_cut_exactly(
         read = graph.nodes[node.inputs[0]].channels
         if (
             node.kind in ("conv", "deconv") and read.max() < cutter.graph.atom_count
-        ):  # others read a head's own channels
+        ):  # other layers read a head's own channels
             gone = torch.from_numpy(np.flatnonzero(~keep[cutter.map.channel_of_atom[read]]))
 
             def silence(module: nn.Module, inputs: tuple[Tensor], gone: Tensor = gone) -> tuple[Tensor]:
@@ -77,7 +77,9 @@ def test_auxiliary_heads_are_cut_exactly(
 @both_cuts
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_mode_and_type_stay(cut: Cut, training: bool, dtype: torch.dtype, crossings: dict[str, Architecture]) -> None:
+def test_cuts_preserve_mode_and_type(
+    cut: Cut, training: bool, dtype: torch.dtype, crossings: dict[str, Architecture]
+) -> None:
     network = crossings["nonbt, conv_pool stem, cat decoder"].build(7).to(dtype).train(training)
     cut_down = cut(network)
     assert all(module.training is training for module in cut_down.modules())
@@ -90,14 +92,14 @@ def test_mode_and_type_stay(cut: Cut, training: bool, dtype: torch.dtype, crossi
 
 
 @both_cuts
-def test_the_memory_layout_is_the_default_one(cut: Cut, crossings: dict[str, Architecture]) -> None:
+def test_a_cut_network_has_the_default_memory_layout(cut: Cut, crossings: dict[str, Architecture]) -> None:
     network = crossings["nonbt, conv_pool stem, cat decoder"].build(7)
     cut_down = cut(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     assert all(value.is_contiguous() for value in cut_down.state_dict().values())
 
 
 @both_cuts
-def test_no_memory_is_shared(cut: Cut, crossings: dict[str, Architecture]) -> None:
+def test_a_cut_network_shares_no_memory_with_the_original(cut: Cut, crossings: dict[str, Architecture]) -> None:
     network = crossings["nonbt, conv_pool stem, cat decoder"].build(7)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for value in cut(network).state_dict().values():

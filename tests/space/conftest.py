@@ -1,9 +1,9 @@
-"""What several tests of `space` share: random architectures, and comparison with an independent network."""
+"""Helpers for tests of `space`: random architectures, and comparison with an independent network."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from space import Architecture, Space
+from space.choices import Choice
 
 OWNERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU)
 # Narrow and shallow, so that a network of any kind is built and run in milliseconds.
@@ -39,7 +40,7 @@ def sample_kinds(count: int) -> tuple[Architecture, ...]:
     small = tiny_space()
     chosen: list[Architecture] = []
     seen: set[object] = set()
-    for _ in range(350):  # with ten times as many there is nothing that these have not
+    for _ in range(350):  # ten times as many draws bring no further kinds
         candidate = small.sample(rng)
         traits = {
             ("block", candidate.stages[0].block, candidate.stages[0].factorization),
@@ -73,6 +74,44 @@ def tiny_space_fixture() -> Space:
     return tiny_space()
 
 
+@pytest.fixture(scope="session")
+def draws() -> list[Architecture]:
+    """A thousand draws of the whole space; tests must not change the list."""
+    return draw_many(Space(), 1000)
+
+
+def draw_many(within: Space, count: int = 50) -> list[Architecture]:
+    """Draws of a space, the same ones at each call."""
+    rng = random.Random(4)
+    return [within.sample(rng) for _ in range(count)]
+
+
+@pytest.fixture(name="draw_many", scope="session")
+def draw_many_fixture() -> Callable[..., list[Architecture]]:
+    return draw_many
+
+
+def replay(architecture: Architecture, within: Space) -> Architecture:
+    """What `choose` makes of an architecture's genotype, which must answer exactly the questions that are asked."""
+    genotype = within.genotype(architecture)
+    asked: list[str] = []
+
+    def answer(name: str, options: Sequence[Choice]) -> Choice:
+        asked.append(name)
+        assert genotype[name] in options
+        return genotype[name]
+
+    result = within.choose(answer)
+    assert set(asked) == set(genotype)
+    assert len(asked) == len(genotype)
+    return result
+
+
+@pytest.fixture(name="replay", scope="session")
+def replay_fixture() -> Callable[[Architecture, Space], Architecture]:
+    return replay
+
+
 def order_of_computation(network: nn.Module, image: Tensor) -> list[nn.Module]:
     """Layers with weights, in the order of their first use."""
     order: dict[nn.Module, None] = {}
@@ -89,7 +128,7 @@ def order_of_computation(network: nn.Module, image: Tensor) -> list[nn.Module]:
 
 
 def randomise(network: nn.Module) -> None:
-    """Weights and statistics that no mistake in normalisation or activation survives."""
+    """Set random weights and statistics, which show any mistake in normalisation or activation."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -108,8 +147,8 @@ def randomise(network: nn.Module) -> None:
 def largest_difference(
     architecture: Architecture, reference: nn.Module, size: tuple[int, int], classes: int = 5
 ) -> float:
-    """Between what the built network and the reference give, in evaluation and in training mode, beside 1 + what is
-    wanted; with the same random weights in layers of the same kind and order.
+    """The largest difference of the built network from the reference, relative to 1 + the reference's value, in
+    evaluation and in training mode, with the same random weights in layers of the same kind and order.
     """
     network = architecture.build(classes, auxiliary=True, training_form=True).double().eval()
     reference = reference.double().eval()

@@ -1,4 +1,4 @@
-"""What cannot be built is refused when it is written down, with a message that names the field to change."""
+"""Impossible architectures are refused when they are constructed, with a message that names the field to change."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
 
 
 @pytest.mark.parametrize(("message", "make"), REFUSED, ids=[message for message, _ in REFUSED])
-def test_what_cannot_be_built_is_refused(message: str, make: Callable[[], object]) -> None:
+def test_impossible_architectures_are_refused(message: str, make: Callable[[], object]) -> None:
     with pytest.raises(ArchitectureError) as caught:
         make()
     assert message in str(caught.value)
@@ -194,8 +194,8 @@ def test_what_cannot_be_built_is_refused(message: str, make: Callable[[], object
 
 @pytest.mark.parametrize("down", ["block", "cat", "module"])
 @pytest.mark.parametrize(("block", "rates"), [("dab", (2,)), ("fpl", (1, 2, 4, 8)), ("esp", (1, 2, 3, 4, 5))])
-def test_a_block_that_cannot_stand_at_stride_1_is_told_from_those_that_can(block, rates, down) -> None:
-    """In stages and in the parts of a branch: whatever is recommended can be built, so that no advice leads back."""
+def test_a_block_that_needs_a_stride_is_refused_at_stride_1_with_suitable_blocks(block, rates, down) -> None:
+    """In stages and in parts of a branch, every recommended block can be built, so that no advice leads back."""
     with pytest.raises(ArchitectureError, match=r"^block: .*halves the size; at stride 1 expected one of") as refused:
         stage(block=block, rates=rates, down=down, stride=1)
     able = str(refused.value).partition("one of ")[2].partition(";")[0].split(", ")
@@ -205,13 +205,13 @@ def test_a_block_that_cannot_stand_at_stride_1_is_told_from_those_that_can(block
         assert beside(parts=[stage(block=each, width=part.width, stride=1) for part in DETAIL.parts])
 
 
-def test_a_composite_pair_may_stride() -> None:
-    """Only its second convolution is split, so a ResNet-like opening works."""
+def test_a_composite_pair_can_have_a_stride() -> None:
+    """Only the second convolution is split, so a ResNet-like opening works."""
     crossed = with_stages("swiftnet-rn18", factorization="composite")
     assert space.parameters(crossed, 19) < space.parameters(space.load("swiftnet-rn18"), 19)
 
 
-def test_values_cannot_be_changed() -> None:
+def test_architectures_cannot_be_modified() -> None:
     erfnet = space.load("erfnet")
     with pytest.raises(FrozenInstanceError):
         erfnet.levels = 2  # type: ignore[misc]
@@ -227,7 +227,7 @@ def test_the_width_after_a_fusion_is_derived(fuse: str, width: int) -> None:
     assert stage(down="cat", fuse=fuse).out_width == width
 
 
-def test_strides() -> None:
+def test_published_networks_have_the_expected_strides() -> None:
     assert space.load("erfnet").output_stride == 8
     assert space.load("ndnet45-ende").output_stride == 16
     assert space.load("swiftnet-rn18").tap_strides == {4: 0, 8: 1, 16: 2, 32: 3}

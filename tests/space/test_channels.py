@@ -1,4 +1,4 @@
-"""Groups of channels that are cut together, found by hand in small networks, and what narrowing them costs."""
+"""Groups of channels that are cut together, found by hand in small networks, and parameters of narrowed networks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def small_pyramid() -> Architecture:
     return replace(parent, stem=replace(parent.stem, width=8), stages=stages, levels=2, decoder=LadderDecoder(width=10))
 
 
-def test_groups_of_a_small_erfnet() -> None:
+def test_a_small_erfnet_has_the_groups_found_by_hand() -> None:
     """The image's three pooled channels cannot be cut, so they are in no group; 13 of a stem of 16 are its own."""
     assert space.groups(small_erfnet()) == {
         "stem.conv": 3,  # also pooled into the stage, whose block adds to it
@@ -67,7 +67,7 @@ def test_groups_of_a_small_erfnet() -> None:
     }
 
 
-def test_groups_of_erfnet() -> None:
+def test_erfnet_has_the_groups_found_by_hand() -> None:
     groups = space.groups(space.load("erfnet"))
     assert (groups["stem.conv"], groups["stage0.down.conv"], groups["stage1.down.conv"]) == (13, 48, 64)
     inner = {f"stage0.block{index}.{part}" for index in range(5) for part in ("1_3x1", "1_1x3", "2_3x1")}
@@ -79,7 +79,7 @@ def test_groups_of_erfnet() -> None:
     assert not any(name.startswith("head") for name in groups)
 
 
-def test_groups_of_a_small_fplnet() -> None:
+def test_a_small_fplnet_has_the_groups_found_by_hand() -> None:
     """Pairwise fusion ties rate 2 to rate 4 and rate 8 to rate 16; the residual ties the module to the downsampler."""
     free = {f"stage0.{part}.{layer}": 4 for part in ("down", "block0") for layer in ("reduce", "first")}
     inner = {f"stage0.{part}.rate{rate}.3x1": 4 for part in ("down", "block0") for rate in (2, 4, 8, 16)}
@@ -87,7 +87,7 @@ def test_groups_of_a_small_fplnet() -> None:
     assert space.groups(small_fplnet()) == {"stem.conv0": 8, **free, **inner, **pairs}
 
 
-def test_fplnets_other_fusions_tie_otherwise() -> None:
+def test_other_fusions_of_fplnet_tie_other_channels() -> None:
     def outputs(fusion: str) -> dict[str, int]:
         parent = small_fplnet()
         changed = replace(parent, stages=(replace(parent.stages[0], pairwise_fusion=fusion),))  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def test_fplnets_other_fusions_tie_otherwise() -> None:
     }
 
 
-def test_groups_of_a_small_ndnet() -> None:
+def test_a_small_ndnet_has_the_groups_found_by_hand() -> None:
     """Depthwise convolutions follow their input; both bottlenecks and the projection share the stage's channels."""
     assert space.groups(small_ndnet()) == {
         "stem.conv0": 8,
@@ -114,14 +114,14 @@ def test_groups_of_a_small_ndnet() -> None:
     }
 
 
-def test_groups_of_a_small_pyramid() -> None:
+def test_a_small_pyramid_has_the_groups_found_by_hand() -> None:
     """Both levels run the same convolutions. The first stage adds to the stem's channels, without a projection."""
     assert space.groups(small_pyramid()) == {
         "stem.conv0": 8,
         "stage0.block0.1_3x3": 8,
         "stage1.block0.1_3x3": 12,
         "stage1.block0.2_3x3": 12,
-        "decoder.lateral0": 10,  # all laterals are summed into the blends' outputs
+        "decoder.lateral0": 10,  # all laterals are added to the outputs of blends
         "decoder.blend4": 10,
     }
 
@@ -177,7 +177,7 @@ def narrowed(architecture: Architecture, counts: tuple[int, ...]) -> Architectur
 
 
 def parameters_of(narrow: Architecture) -> set[int]:
-    """Its parameters as they are counted, as they are built, and as they are after YAML."""
+    """Parameters of an architecture as counted, as built, and after YAML."""
     again = Architecture.from_yaml(narrow.to_yaml())
     built = sum(parameter.numel() for parameter in narrow.build(CLASSES).parameters())
     return {space.parameters(narrow, CLASSES), built, space.parameters(again, CLASSES)}
@@ -243,7 +243,7 @@ def test_random_networks_run_with_one_granule_left_in_every_group(random_archite
 
 
 @pytest.mark.share(3)
-def test_cutting_any_one_granule_makes_a_smaller_network(random_architecture: Architecture) -> None:
+def test_cutting_any_single_granule_makes_a_smaller_network(random_architecture: Architecture) -> None:
     full, granules = space.parameters(random_architecture, CLASSES), space.granules(random_architecture)
     for name, count in list(space.groups(random_architecture).items())[:40]:
         less = count - granules[name]
@@ -255,14 +255,14 @@ def test_cutting_any_one_granule_makes_a_smaller_network(random_architecture: Ar
     ("channels", "message"),
     [
         ({"stem.cnov": 2}, "no group is called 'stem.cnov'; did you mean 'stem.conv'"),
-        ({"stage0.block0.2_1x3": 2}, "no group is called"),  # it adds to the stage: cut the stage's groups
+        ({"stage0.block0.2_1x3": 2}, "no group is called"),  # it adds to the stage, whose groups can be cut
         ({"head.logits": 2}, "no group is called"),
         ({"stem.conv": 0}, "expected 1 to 3 channels in 'stem.conv', got 0"),
         ({"stem.conv": 4}, "expected 1 to 3 channels in 'stem.conv', got 4; widen the stage instead"),
         ({"stem.conv": -1}, "got -1"),
     ],
 )
-def test_channels_that_cannot_be_are_refused(channels: dict[str, int], message: str) -> None:
+def test_impossible_channels_are_refused(channels: dict[str, int], message: str) -> None:
     with pytest.raises(ArchitectureError) as caught:
         replace(small_erfnet(), channels=channels)
     assert message in str(caught.value)
@@ -277,7 +277,7 @@ def test_groups_do_not_depend_on_classes_or_auxiliary_heads() -> None:
     assert space.parameters(narrow, 20) - space.parameters(narrow, 19) == 30 + 1
 
 
-def test_a_stage_of_one_group_is_narrower_everywhere_it_is_read() -> None:
+def test_a_narrowed_stage_is_narrower_in_all_its_readers() -> None:
     """SwiftNet's second stage: its convolutions, projection and lateral all lose the same channels."""
     stages = tuple(
         Stage(block="nonbt", width=width, depth=2, stride=stride) for width, stride in ((8, 1), (12, 2), (16, 2))

@@ -1,6 +1,6 @@
-"""Counts of crossings and variants of the published networks, and of the form in which some are trained.
+"""Counts of crossings and variants of the published networks, and of the trained form of some.
 
-The expected numbers were counted on other code, or follow from the layers by hand.
+The expected numbers were counted on other code, or by hand from the layers.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ def inverted_under_regsegs_decoder() -> Architecture:
     ],
     ids=["narrow regseg", "narrower regseg", "inverted under regseg's decoder", "rdrnet-s x 0.5"],
 )
-def test_crossings_that_others_have_counted(
+def test_crossings_have_the_counts_of_other_code(
     architecture: Architecture, millions: float, multiply_adds: float, size: tuple[int, int]
 ) -> None:
-    """In millions and in 10^9, as printed."""
+    """Counts are in millions and in 10^9, as printed."""
     digits = len(str(millions).partition(".")[2])
     assert round(space.parameters(architecture, 19) / 1e6, digits) == millions
     assert round(space.multiply_adds(architecture, size, 19) / 1e9, 2) == multiply_adds
 
 
 @pytest.mark.parametrize(("name", "expected"), [("rdrnet-s", 51_840_090_112), ("rdrnet-s-simple", 49_384_325_120)])
-def test_multiply_adds_of_the_form_that_is_trained(name: str, expected: int) -> None:
+def test_the_trained_form_of_rdrnet_has_the_expected_multiply_adds(name: str, expected: int) -> None:
     assert space.multiply_adds(space.load(name), (1024, 2048), 19, training_form=True) == expected
 
 
 @pytest.mark.parametrize("name", ["ddrnet23-slim", "erfnet"])
-def test_the_form_that_is_trained_is_the_one_that_runs_where_nothing_is_reparameterised(name: str) -> None:
+def test_trained_and_running_form_are_the_same_without_reparameterisation(name: str) -> None:
     architecture = space.load(name)
     assert space.multiply_adds(architecture, (64, 96), 19, training_form=True) == space.multiply_adds(
         architecture, (64, 96), 19
@@ -76,15 +76,15 @@ def test_the_form_that_is_trained_is_the_one_that_runs_where_nothing_is_reparame
 
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_a_dense_head_is_a_3x3_convolution_and_a_classifier(width: int) -> None:
-    """Behind STDC1's 64 channels: its own weights, a normalisation, and the classifier with its bias."""
+    """Behind STDC1's 64 channels the head has its own weights, a normalisation, and a classifier with a bias."""
     architecture = space.load("stdc1")
     dense = replace(architecture, head=Head(kind="conv3", width=width))
     linear = space.parameters(architecture, 19)
     assert space.parameters(dense, 19) == linear - (64 * 19 + 19) + 9 * 64 * width + 2 * width + width * 19 + 19
 
 
-def test_ddrnet_without_the_biases_of_its_stem() -> None:
-    """As mmsegmentation has it: 64 fewer, and the same functions."""
+def test_ddrnet_without_the_biases_of_its_stem_has_64_parameters_fewer() -> None:
+    """mmsegmentation has this variant, which computes the same functions."""
     published = space.load("ddrnet23-slim")
     unbiased = replace(published, stem=replace(published.stem, bias=False))
     assert space.parameters(unbiased, 19) == 5_695_987 - 64

@@ -1,4 +1,4 @@
-"""What a space is narrowed to and no network of it has is found."""
+"""Options of a narrowed space that no network of it can have are found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from space.errors import ArchitectureError
 
 
 def never(narrowed: Axes) -> Axes:
-    """Of a search that is told so."""
+    """The options that a search reports as impossible in a space narrowed in this way."""
     return never_drawn(Space(ranges={**searched(), **narrowed}), narrowed)[1]
 
 
@@ -29,7 +29,7 @@ def never(narrowed: Axes) -> Axes:
         ({"levels": (1, 2), "label_stride": (1, 8)}, {}),
     ],
 )
-def test_options_that_no_network_has_are_told(narrowed: Axes, expected: Axes) -> None:
+def test_options_that_no_network_has_are_reported(narrowed: Axes, expected: Axes) -> None:
     assert never(narrowed) == expected
 
 
@@ -43,7 +43,7 @@ def test_options_that_no_network_has_are_told(narrowed: Axes, expected: Axes) ->
         ("factorization", {"factorization": ("all",), "block": ("sep",)}, "none of these blocks can be factorized"),
     ],
 )
-def test_what_an_axis_is_held_to_and_no_network_can_have_is_refused(axis: str, narrowed: Axes, words: str) -> None:
+def test_an_axis_narrowed_to_an_impossible_option_is_refused(axis: str, narrowed: Axes, words: str) -> None:
     with pytest.raises(ArchitectureError) as refused:
         never(narrowed)
     held_to = list(narrowed[axis])
@@ -51,6 +51,6 @@ def test_what_an_axis_is_held_to_and_no_network_can_have_is_refused(axis: str, n
     assert words in str(refused.value)
 
 
-def test_a_space_of_no_networks_says_why() -> None:
+def test_a_space_without_networks_is_refused_with_the_reason() -> None:
     with pytest.raises(ArchitectureError, match=r"label_stride: .* \(all 300 draws failed; this is the last error\)"):
         never({"label_stride": (16,)})

@@ -1,4 +1,4 @@
-"""Single layers of a graph against plain PyTorch: grouped convolutions, gates, means of maps, pools of any window."""
+"""Single layers of a graph compared with plain PyTorch: grouped convolutions, gates, means of maps, pools."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def image_of(size: tuple[int, int]) -> Tensor:
 
 
 def ends(network: Network, between: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """The first convolution of `graph_of`, something, and the last one, resized to the image."""
+    """The first convolution of `graph_of`, some function, and the last convolution, resized to the image."""
     first, last = (network.layer(name) for name in ("first", "last"))
     return functional.interpolate(last(between(first(image))), size=tuple(image.shape[2:]), mode="bilinear")
 
 
 def squeezed(graph: Graph, x: Node) -> Node:
-    """A gate computed of the mean, and beside it the mean itself, added."""
+    """A gate from the mean, and the mean itself, added."""
     mean = graph.grid_pool(x, 1, 1)
     return graph.add(graph.gate(x, graph.conv(mean, len(x.channels), 1, "gate", bias=True)), mean)
 
@@ -65,7 +65,7 @@ LAYERS: dict[str, Callable[[Graph, Node], Node]] = {
 
 
 def by_hand(name: str, network: Network, x: Tensor) -> Tensor:
-    """What the layers of `LAYERS` do, with the network's weights."""
+    """The layers of `LAYERS` in plain PyTorch, with the network's weights."""
     layer = network.layer
     if name.startswith("grouped"):
         weight = layer("grouped").get_parameter("weight")
@@ -90,7 +90,7 @@ def by_hand(name: str, network: Network, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", LAYERS)
-def test_it_computes_what_pytorch_does_and_so_does_its_onnx_graph(name: str, size: tuple[int, int]) -> None:
+def test_a_layer_and_its_onnx_graph_compute_the_same_as_pytorch(name: str, size: tuple[int, int]) -> None:
     network, image = network_of(graph_of(LAYERS[name])), image_of(size)
     with torch.no_grad():
         expected = ends(network, lambda x: by_hand(name, network, x), image)
@@ -101,7 +101,9 @@ def test_it_computes_what_pytorch_does_and_so_does_its_onnx_graph(name: str, siz
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_it_is_counted_as_pytorch_counts(name: str, flops: Callable[[nn.Module, torch.Tensor], int]) -> None:
+def test_multiply_adds_of_a_layer_are_those_of_pytorch(
+    name: str, flops: Callable[[nn.Module, torch.Tensor], int]
+) -> None:
     graph = graph_of(LAYERS[name])
     network, size = network_of(graph), (23, 37)
     assert 2 * graph_multiply_adds(graph, widths(graph, {}), size) == flops(network, image_of(size))
@@ -118,7 +120,7 @@ def test_the_mean_of_a_map_is_a_pooling_in_the_onnx_graph_and_is_spread_by_the_s
 
 
 def test_channels_that_are_read_together_are_cut_together() -> None:
-    """Of a gate and a sum, all terms are one group; a grouped convolution makes no channels of its own."""
+    """All terms of a gate and a sum are one group; a grouped convolution makes no channels of its own."""
     graph = graph_of(lambda graph, x: squeezed(graph, graph.grouped(x, "grouped", 16)))
     mapping = channel_map(graph)
     assert (mapping.names, mapping.counts, mapping.granules) == (("first",), (48,), (16,))
@@ -143,12 +145,12 @@ def test_granules_of_several_convolutions_are_as_large_as_the_largest() -> None:
     assert dict(zip(mapping.names, mapping.granules, strict=True)) == {"first": 16, "beside": 4}
 
 
-def test_groups_that_are_no_whole_blocks_are_work_in_the_plain_layout() -> None:
+def test_groups_narrower_than_a_block_are_work_in_the_plain_layout() -> None:
     found = {}
     for group in (8, 16):
         graph = graph_of(lambda graph, x, group=group: graph.grouped(x, "grouped", group))  # type: ignore[misc]
         found[group] = total(layer_work(graph, widths(graph, {}), (24, 32)))
-    inside = (3 * 24 - 2) * (3 * 32 - 2)  # of nine taps a pixel, those that are not in the padding
+    inside = (3 * 24 - 2) * (3 * 32 - 2)  # taps outside the padding, of nine for each pixel
     assert found[16]["conv 3x3 in groups of 16 multiply_adds"] == inside * 16 * 48
     assert found[8]["plain conv 3x3 in groups of 8 multiply_adds"] == 24 * 32 * 9 * 8 * 48
     assert found[8]["move count"] > found[16].get("move count", 0)

@@ -1,4 +1,4 @@
-"""DDRNet-23-slim and RDRNet-S, written a second time, and the folding of what is trained as several paths.
+"""DDRNet-23-slim and RDRNet-S, written a second time, and the folding of several trained paths.
 
 As in `test_independent_networks.py`: plain PyTorch from the paper's layers, weights copied in the order of first use.
 """
@@ -85,7 +85,7 @@ class Rep(nn.Module):
 
 
 def reps(read: int, width: int, stride: int = 1, count: int = 4) -> nn.Sequential:
-    """Several of them with a ReLU between, and none behind the last."""
+    """Several `Rep` blocks with a ReLU between, and none behind the last."""
     layers: list[nn.Module] = [Rep(read, width, stride)]
     for _ in range(count - 1):
         layers += [nn.ReLU(), Rep(width, width, 1)]
@@ -157,7 +157,7 @@ class Dual(nn.Module):
 
 
 class DdrNet(Dual):
-    """The slim one."""
+    """DDRNet-23-slim."""
 
     def __init__(self) -> None:
         super().__init__(head=64, deep=True)
@@ -168,7 +168,7 @@ class DdrNet(Dual):
 
 
 class RdrNet(Dual):
-    """The form that is trained; `head` is 128 channels wide, or 64 in the simple one."""
+    """RDRNet-S in its trained form; `head` is 128 channels wide, or 64 in the simple network."""
 
     def __init__(self, head: int) -> None:
         super().__init__(head=head, deep=False)
@@ -183,17 +183,21 @@ class RdrNet(Dual):
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("size", [(64, 128), (100, 132)])
-def test_ddrnet(largest_difference: Compare, size: tuple[int, int]) -> None:
+def test_ddrnet_gives_the_outputs_of_an_independent_implementation(
+    largest_difference: Compare, size: tuple[int, int]
+) -> None:
     assert largest_difference(space.load("ddrnet23-slim"), DdrNet(), size) < 1e-9
 
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize(("name", "head"), [("rdrnet-s", 128), ("rdrnet-s-simple", 64)])
-def test_rdrnet(largest_difference: Compare, name: str, head: int) -> None:
+def test_rdrnet_gives_the_outputs_of_an_independent_implementation(
+    largest_difference: Compare, name: str, head: int
+) -> None:
     assert largest_difference(space.load(name), RdrNet(head), (89, 132)) < 1e-9
 
 
-def test_rdrnets_normalisation_is_another_in_its_heads() -> None:
+def test_normalisation_in_the_heads_of_rdrnet_has_its_own_constants() -> None:
     network = space.load("rdrnet-s").build(CLASSES, auxiliary=True, training_form=True)
     found: dict[bool, set[tuple[float, float | None]]] = {}
     for name, module in network.named_modules():
@@ -203,7 +207,7 @@ def test_rdrnets_normalisation_is_another_in_its_heads() -> None:
 
 
 def trained(architecture: Architecture) -> nn.Module:
-    """With statistics of its own and nothing at its initial value, in double precision."""
+    """A network with random weights and statistics, in double precision."""
     network = architecture.build(CLASSES, training_form=True).double()
     with torch.no_grad():
         for module in network.modules():
@@ -227,7 +231,7 @@ def rates() -> Architecture:
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("make", [lambda: space.load("rdrnet-s-simple"), rates], ids=["simple", "dilated"])
-def test_what_runs_computes_what_was_trained(make: Callable[[], Architecture]) -> None:
+def test_the_folded_network_gives_the_outputs_of_the_trained_one(make: Callable[[], Architecture]) -> None:
     torch.manual_seed(0)
     architecture = scale_width(make(), 0.25)
     network = trained(architecture)
@@ -250,7 +254,7 @@ def test_what_runs_computes_what_was_trained(make: Callable[[], Architecture]) -
         ("rdrnet-s-simple", {19: (8_794_771, 8_833_126), 11: (8_794_251, 8_832_086)}),
     ],
 )
-def test_the_form_that_is_trained_has_more_parameters(
+def test_the_trained_form_has_more_parameters(
     name: str, counts: dict[int, tuple[int, int]], classes: int, auxiliary: bool
 ) -> None:
     architecture = space.load(name)
@@ -260,7 +264,7 @@ def test_the_form_that_is_trained_has_more_parameters(
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
 
 
-def test_a_pruned_network_has_one_form() -> None:
+def test_trained_and_running_form_of_a_pruned_network_are_the_same() -> None:
     cut = replace(space.load("rdrnet-s-simple"), channels={"stage0.block0.3x3": 20})
     assert space.parameters(cut, CLASSES, training_form=True) == space.parameters(cut, CLASSES)
     network = cut.build(CLASSES, training_form=True)

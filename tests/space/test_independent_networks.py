@@ -1,8 +1,7 @@
 """ERFNet, FPLNet and NDNet written a second time, in plain PyTorch from their papers, give the same numbers.
 
-Weights are copied in the order in which layers first compute, so nothing here depends on how `space` names or
-assembles layers (`largest_difference`). Networks are narrow and shallow but have every kind of part that the published
-ones have.
+Weights are copied in the order in which layers first compute, so these tests do not depend on names or assembly of
+layers in `space` (`largest_difference`). Networks are narrow and shallow but have all parts of the published ones.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ def small_erfnet(decoder: bool) -> Architecture:
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_erfnet(largest_difference: Compare, decoder: bool) -> None:
+def test_erfnet_gives_the_outputs_of_an_independent_implementation(largest_difference: Compare, decoder: bool) -> None:
     assert largest_difference(small_erfnet(decoder), ErfNet(decoder), (48, 72)) <= 1e-9
 
 
@@ -236,7 +235,9 @@ def small_fplnet(fusion: PairwiseFusion, decoder: bool) -> Architecture:
 
 @pytest.mark.parametrize("decoder", [False, True])
 @pytest.mark.parametrize("fusion", ["pairs", "stage1", "pairs_partial"])
-def test_fplnet(largest_difference: Compare, fusion: PairwiseFusion, decoder: bool) -> None:
+def test_fplnet_gives_the_outputs_of_an_independent_implementation(
+    largest_difference: Compare, fusion: PairwiseFusion, decoder: bool
+) -> None:
     reference = FplNet(fusion, decoder)
     if decoder:
         del reference.head
@@ -294,7 +295,9 @@ class NdNetEnde(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(48, 80), (45, 61)])
-def test_ndnet(largest_difference: Compare, size: tuple[int, int]) -> None:
+def test_ndnet_gives_the_outputs_of_an_independent_implementation(
+    largest_difference: Compare, size: tuple[int, int]
+) -> None:
     parent = space.load("ndnet45-ende")
     stages = tuple(
         replace(stage, width=width, depth=2) for stage, width in zip(parent.stages, (16, 24, 24), strict=True)

@@ -52,7 +52,7 @@ class Inverted(nn.Module):
 
 
 class FastScnn(nn.Module):
-    """With its first convolution padded; bilinear with aligned corners throughout. Logits, and the auxiliary head's."""
+    """Fast-SCNN with its first convolution padded, bilinear with aligned corners; logits, also auxiliary ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class StdcSteps(nn.Module):
 
 
 class DBlock(nn.Module):
-    """RegSeg's, in groups of 16; every rate has an equal part of the channels."""
+    """RegSeg's block, in groups of 16; every rate has an equal part of the channels."""
 
     def __init__(self, read: int, out: int, rates: tuple[int, ...], stride: int = 1) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class SplitDBlock(DBlock):
 
 
 class RegSeg(nn.Module):
-    """Of the second of its decoders, with rates up to 14."""
+    """RegSeg with the second of its decoders and rates up to 14."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,19 +258,21 @@ class DabNet(nn.Module):
         return resize(self.classify(x), image.shape, False)
 
 
-def test_fast_scnn(largest_difference: Compare) -> None:
+def test_fast_scnn_gives_the_outputs_of_an_independent_implementation(largest_difference: Compare) -> None:
     assert largest_difference(space.load("fast-scnn"), FastScnn(), (100, 132)) < 1e-9
 
 
-def test_stdc_under_the_stepwise_decoder(largest_difference: Compare) -> None:
+def test_stdc_under_the_stepwise_decoder_gives_the_outputs_of_an_independent_implementation(
+    largest_difference: Compare
+) -> None:
     assert largest_difference(space.load("stdc1"), StdcSteps(), (100, 132)) < 1e-9
 
 
-def test_regseg(largest_difference: Compare) -> None:
+def test_regseg_gives_the_outputs_of_an_independent_implementation(largest_difference: Compare) -> None:
     assert largest_difference(space.load("regseg"), RegSeg(), (100, 132)) < 1e-9
 
 
-def test_two_halves_of_a_d_block_are_one_convolution_that_is_split() -> None:
+def test_the_two_halves_of_a_d_block_equal_a_single_split_convolution() -> None:
     torch.manual_seed(0)
     halves, split = DBlock(48, 64, (1, 4)).double(), SplitDBlock(48, 64, (1, 4)).double()
     state = halves.state_dict()
@@ -285,5 +287,5 @@ def test_two_halves_of_a_d_block_are_one_convolution_that_is_split() -> None:
         torch.testing.assert_close(split.train(training)(image), halves.train(training)(image))
 
 
-def test_dabnet(largest_difference: Compare) -> None:
+def test_dabnet_gives_the_outputs_of_an_independent_implementation(largest_difference: Compare) -> None:
     assert largest_difference(space.load("dabnet"), DabNet(), (100, 132)) < 1e-9

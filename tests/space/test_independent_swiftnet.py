@@ -38,7 +38,7 @@ class Unit(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """ResNet's, with a batch norm per pyramid level; gives the output and the sum before its ReLU."""
+    """ResNet's block with a batch norm per pyramid level; gives the output and the sum before its ReLU."""
 
     def __init__(self, read: int, out: int, stride: int, levels: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class ResNet(nn.Module):
             self.blocks.append(BasicBlock(widths[index + 1], widths[index + 1], 1, levels))
 
     def taps(self, image: Tensor, level: int = 0) -> tuple[list[Tensor], list[Tensor]]:
-        """After and before the last ReLU of each layer, finest first."""
+        """Maps after and before the last ReLU of each layer, finest first."""
         x = functional.relu(self.bn[level](self.stem(image)))
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
         after, before = [], []
@@ -142,7 +142,9 @@ def small_swiftnet(name: str) -> Architecture:
 
 @pytest.mark.parametrize("size", [(96, 160), (45, 61)])
 @pytest.mark.parametrize("taps", ["relu", "sum"])
-def test_swiftnet(largest_difference: Compare, taps: Literal["relu", "sum"], size: tuple[int, int]) -> None:
+def test_swiftnet_gives_the_outputs_of_an_independent_implementation(
+    largest_difference: Compare, taps: Literal["relu", "sum"], size: tuple[int, int]
+) -> None:
     small = replace(
         small_swiftnet("swiftnet-rn18"),
         context=SpatialPyramid(bottleneck=9, level_width=3, grids=(3, 2)),
@@ -151,7 +153,7 @@ def test_swiftnet(largest_difference: Compare, taps: Literal["relu", "sum"], siz
     assert largest_difference(small, SwiftNet(taps, (3, 2)), size) <= 1e-9
 
 
-def test_swiftnet_pyramid_of_two_levels(largest_difference: Compare) -> None:
+def test_a_swiftnet_pyramid_gives_the_outputs_of_an_independent_implementation(largest_difference: Compare) -> None:
     small = replace(small_swiftnet("swiftnet-rn18-pyramid"), levels=2, decoder=LadderDecoder(width=10, taps="sum"))
     assert largest_difference(small, PyramidSwiftNet(), (128, 192)) <= 1e-9
 
@@ -186,7 +188,7 @@ class MobileNet(nn.Module):
         return resize(self.body(image), image)
 
 
-def test_mobilenet_blocks(largest_difference: Compare) -> None:
+def test_mobilenet_blocks_give_the_outputs_of_an_independent_implementation(largest_difference: Compare) -> None:
     parent = space.load("swiftnet-mnv2")
     first, second = parent.stages[:2]
     small = replace(
@@ -234,7 +236,7 @@ class EspNet(nn.Module):
         return resize(self.body(image), image)
 
 
-def test_esp_modules(largest_difference: Compare) -> None:
+def test_esp_modules_give_the_outputs_of_an_independent_implementation(largest_difference: Compare) -> None:
     parent = space.load("fplnet-encoder")
     stage = Stage(block="esp", width=12, depth=2, stride=2, rates=(1, 2, 4, 8, 16), down="module")
     small = replace(parent, stem=Stem(kind="convs", width=8), stages=(stage,), align_corners=False)

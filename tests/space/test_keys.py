@@ -1,4 +1,4 @@
-"""The key of an architecture: short, stable, of every field, and with it the text."""
+"""The key of an architecture: short, stable, and dependent on every field, as the text is."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_equal_architectures_have_equal_keys() -> None:
 
 
 def base() -> Architecture:
-    """Small, with room to change each field alone."""
+    """A small architecture in which each field can be changed alone."""
     return Architecture(
         stem=Stem(kind="convs", width=8),
         stages=(
@@ -98,7 +98,7 @@ def with_steps(**changes: object) -> Architecture:
 
 
 def beside() -> Architecture:
-    """With a detail branch."""
+    """An architecture with a detail branch."""
     return replace(base(), stages=HALVING * 3, detail=DETAIL)
 
 
@@ -208,15 +208,15 @@ def test_every_field_is_part_of_the_key_and_of_the_text() -> None:
     assert all(Architecture.from_yaml(each.to_yaml()) == each for each in built.values())
 
 
-def test_the_variants_above_cover_every_field() -> None:
+def test_the_tested_variants_cover_every_field() -> None:
     decoders = (DecoderStep, DeconvDecoder, LadderDecoder, JoinStep, StepwiseDecoder)
     values = (Architecture, Stem, Stage, SpatialPyramid, PoolingPyramid, Detail, *decoders, Head, Auxiliary)
     for cls in values:
         for field in dataclasses.fields(cls):
             if (cls.__name__, field.name) in (("DeconvDecoder", "steps"), ("DeconvDecoder", "kind")):
-                continue  # one is the sum of its DecoderStep variants, the other has a single value
+                continue  # one consists of the DecoderStep variants, the other has a single value
             if field.name == "kind" and cls in (LadderDecoder, StepwiseDecoder, SpatialPyramid, PoolingPyramid):
                 continue
             if (cls.__name__, field.name) == ("DecoderStep", "block_options"):
-                continue  # tests/contracts take a kind that has some from YAML and back
+                continue  # tests/contracts covers it with a kind that has options
             assert f"{cls.__name__}.{field.name}" in VARIANTS

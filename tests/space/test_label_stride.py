@@ -1,4 +1,4 @@
-"""Labels at half the size: each logit stands for two by two pixels, and nothing else changes."""
+"""Labels at half the size: each logit stands for two by two pixels; the rest of the network stays the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def halved(name: str) -> Architecture:
     return replace(space.load(name), label_stride=2)
 
 
-def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
+def test_published_networks_have_label_stride_1_and_do_not_write_it() -> None:
     for name in space.published():
         assert space.load(name).label_stride == 1
         assert "label_stride" not in space.load(name).to_yaml()
@@ -32,10 +32,10 @@ def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
 @pytest.mark.share(3)
 @pytest.mark.parametrize(("name", "side"), [*((name, 2) for name in NAMES), ("swiftnet-rn18", 4), ("fast-scnn", 8)])
 @pytest.mark.parametrize("size", [(64, 96), (37, 51)])
-def test_logits_are_interpolated_to_a_part_of_the_size_and_each_stands_for_several_pixels(
+def test_logits_are_interpolated_only_to_the_label_size(
     name: str, side: int, size: tuple[int, int], shallow: Callable[[str], Architecture]
 ) -> None:
-    """Against the network that stops before its interpolation."""
+    """They are compared with those of the network without its interpolation."""
     torch.manual_seed(0)
     network = replace(shallow(name), label_stride=side).build(5).eval()
     whole = shallow(name).build(5).eval()
@@ -55,7 +55,7 @@ def test_logits_are_interpolated_to_a_part_of_the_size_and_each_stands_for_sever
     assert torch.equal(labels, found.argmax(1))
 
 
-def test_it_is_read_written_and_told_apart() -> None:
+def test_a_label_stride_is_read_and_written_and_changes_the_key() -> None:
     architecture = halved("fast-scnn")
     assert Architecture.from_yaml(architecture.to_yaml()) == architecture
     assert architecture.key != space.load("fast-scnn").key
@@ -63,7 +63,7 @@ def test_it_is_read_written_and_told_apart() -> None:
     assert space.multiply_adds(architecture, (64, 96), 11) == space.multiply_adds(space.load("fast-scnn"), (64, 96), 11)
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_impossible_label_strides_are_refused() -> None:
     with pytest.raises(ArchitectureError, match="label_stride: a deconv2 head gives logits at full size; give 1"):
         halved("erfnet")
     with pytest.raises(ArchitectureError, match="label_stride: expected at most 4, the stride of the features that"):
@@ -73,7 +73,7 @@ def test_what_cannot_be_is_refused() -> None:
         Architecture.from_yaml(text)
 
 
-def test_a_space_of_nothing_else_is_valid() -> None:
+def test_a_space_with_one_label_stride_is_valid() -> None:
     chance = random.Random(0)
     halves = Space(ranges={"label_stride": (2,)}, size=(96, 128))
     drawn = [halves.sample(chance) for _ in range(100)]

@@ -26,7 +26,7 @@ def image(size: tuple[int, int], batch: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", space.published())
-def test_published_networks_answer_at_the_size_they_are_asked(name: str) -> None:
+def test_outputs_of_published_networks_have_the_size_of_the_image(name: str) -> None:
     network = space.load(name).build(5, auxiliary=True).eval()
     with torch.no_grad():
         for size in SIZES:
@@ -52,7 +52,7 @@ def test_random_multiply_adds_are_half_of_pytorchs_flops(
     assert 2 * space.multiply_adds(random_architecture, size, 7) == expected
 
 
-def test_random_networks_answer_at_the_size_they_are_asked(random_architecture: Architecture) -> None:
+def test_outputs_of_random_networks_have_the_size_of_the_image(random_architecture: Architecture) -> None:
     network = random_architecture.build(4, auxiliary=True).eval()
     assert len(network.auxiliary_weights) == len(random_architecture.auxiliary)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_random_networks_answer_at_the_size_they_are_asked(random_architecture: 
             assert all(torch.isfinite(output).all() for output in outputs)
 
 
-def test_random_networks_have_the_parameters_that_are_counted(random_architecture: Architecture) -> None:
+def test_random_networks_have_the_counted_parameters(random_architecture: Architecture) -> None:
     for auxiliary in (False, True):
         network = random_architecture.build(6, auxiliary=auxiliary)
         built = sum(parameter.numel() for parameter in network.parameters())
@@ -85,7 +85,7 @@ def test_every_parameter_of_every_head_learns(random_architecture: Architecture)
 
 
 @pytest.mark.parametrize("name", ["erfnet", "ndnet45-ende"])
-def test_auxiliary_heads_are_extra_and_leave_the_main_logits_alone(name: str) -> None:
+def test_auxiliary_heads_do_not_change_the_main_logits(name: str) -> None:
     architecture = space.load(name)
     trained = architecture.build(3, auxiliary=True).eval()
     deployed = architecture.build(3).eval()
@@ -103,7 +103,7 @@ def test_auxiliary_heads_are_extra_and_leave_the_main_logits_alone(name: str) ->
         assert not torch.allclose(main, extra)
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_acts_only_in_training() -> None:
     network = space.load("erfnet-encoder").build(3)
     picture = image((32, 48), batch=2)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_running_statistics_move_in_training_only() -> None:
     assert not any(torch.equal(network.state_dict()[key], value) for key, value in before.items())
 
 
-def test_a_batch_is_its_images_one_by_one() -> None:
+def test_a_batch_gives_the_logits_of_its_images_one_by_one() -> None:
     network = scale_width(space.load("swiftnet-rn18"), 0.25).build(3).eval()
     pictures = image((45, 61), batch=3)
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_a_batch_is_its_images_one_by_one() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_the_callers_image_is_left_alone() -> None:
+def test_the_image_of_the_caller_is_not_modified() -> None:
     network = space.load("ndnet45-fcn32").build(3).eval()
     picture = image((45, 61))
     before = picture.clone()
@@ -146,8 +146,8 @@ def test_names_of_weights_come_from_the_architecture_alone(name: str) -> None:
     first.load_state_dict(second.state_dict())
 
 
-def test_well_known_names_of_weights() -> None:
-    """Checkpoints hold these names: changing one orphans every weights file."""
+def test_weights_keep_their_published_names() -> None:
+    """Checkpoints hold these names: a changed name makes every file of weights unusable."""
     erfnet = space.load("erfnet").build(3, auxiliary=True).state_dict()
     assert erfnet["stem.conv.weight"].shape == (13, 3, 3, 3)
     assert erfnet["stage0.block4.1_3x1.weight"].shape == (64, 64, 3, 1)
@@ -165,7 +165,7 @@ def test_a_network_without_classes_is_refused() -> None:
 
 
 def test_at_odd_sizes_the_last_upsampling_loses_its_far_edge() -> None:
-    """A pixel keeps its place: what a 2x2 transposed convolution makes too much is cut at the bottom and right."""
+    """Pixels keep their places: surplus ones of a 2x2 transposed convolution are cut at the bottom and right."""
     network = space.load("erfnet").build(3).eval()
     made: list[torch.Tensor] = []
     network.layer("head.logits").register_forward_hook(lambda layer, given, output: made.append(output))
@@ -176,7 +176,7 @@ def test_at_odd_sizes_the_last_upsampling_loses_its_far_edge() -> None:
 
 
 @pytest.mark.parametrize("kind", AUXILIARY_HEADS)
-def test_a_kind_of_head_has_the_same_layers_where_only_training_sees_it(kind: str) -> None:
+def test_an_auxiliary_head_has_the_layers_of_a_main_head_of_its_kind(kind: str) -> None:
     stage = len(space.load("stdc1").stages) - 1
     auxiliary = (Auxiliary(stage=stage, width=24, weight=1.0, kind=kind),)
     architecture = replace(space.load("stdc1"), head=Head(kind=kind, width=24), auxiliary=auxiliary)
@@ -192,5 +192,5 @@ def test_a_kind_of_head_has_the_same_layers_where_only_training_sees_it(kind: st
 
 def test_searches_can_draw_every_kind_of_head() -> None:
     axes = ranges()
-    assert {*axes["head"], "deconv2"} == set(HEADS)  # that one for ERFNet's decoder, which ends in nothing else
+    assert {*axes["head"], "deconv2"} == set(HEADS)  # deconv2 is the only end of ERFNet's decoder
     assert set(axes["auxiliary"]) - {"none", "linear"} == set(AUXILIARY_HEADS)

@@ -1,4 +1,4 @@
-"""Heads that give several pixels of each class at once, and leave less to interpolate."""
+"""Heads that give several pixels of each class at once, so that less is interpolated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shuffled(architecture: Architecture, factor: int) -> Architecture:
     return replace(architecture, head=replace(architecture.head, shuffle=factor))
 
 
-def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
+def test_published_networks_shuffle_no_pixels_and_do_not_write_it() -> None:
     for name in space.published():
         assert space.load(name).head.shuffle == 1
         assert "shuffle" not in space.load(name).to_yaml()
@@ -39,7 +39,7 @@ def test_published_networks_and_their_keys_know_nothing_of_it() -> None:
 def test_each_pixel_of_the_last_layer_becomes_several(
     name: str, factor: int, size: tuple[int, int], shallow: Callable[[str], Architecture]
 ) -> None:
-    """Class c at (i, j) is what the last layer gives at (i/f, j/f) in channel c f f + (i mod f) f + (j mod f)."""
+    """Class c at (i, j) is the last layer's value at (i/f, j/f) in channel c f f + (i mod f) f + (j mod f)."""
     torch.manual_seed(0)
     network = shuffled(shallow(name), factor).build(5).eval()
     captured: list[torch.Tensor] = []
@@ -64,7 +64,7 @@ def test_each_pixel_of_the_last_layer_becomes_several(
     torch.testing.assert_close(found, wanted)
 
 
-def test_it_is_read_written_counted_and_told_apart() -> None:
+def test_a_shuffle_is_read_written_and_counted_and_changes_the_key() -> None:
     plain = space.load("fast-scnn")
     architecture = shuffled(plain, 2)
     assert Architecture.from_yaml(architecture.to_yaml()) == architecture
@@ -76,7 +76,7 @@ def test_it_is_read_written_counted_and_told_apart() -> None:
     assert "2x2 pixels" in architecture.head.words()
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_impossible_shuffles_are_refused() -> None:
     with pytest.raises(ArchitectureError, match=r"head.shuffle: a deconv2 head gives logits at full size; give 1"):
         shuffled(space.load("erfnet"), 2)
     with pytest.raises(ArchitectureError, match=r"head.shuffle: expected one of \[1, 2, 4, 8\], got 3"):
@@ -87,7 +87,7 @@ def test_what_cannot_be_is_refused() -> None:
         replace(shuffled(space.load("swiftnet-rn18"), 4), label_stride=2)
 
 
-def test_labels_at_half_the_size_go_with_it(shallow: Callable[[str], Architecture]) -> None:
+def test_a_shuffle_can_be_combined_with_labels_at_half_the_size(shallow: Callable[[str], Architecture]) -> None:
     architecture = replace(shuffled(shallow("swiftnet-rn18"), 2), label_stride=2)
     network = architecture.build(5).eval()
     assert "resize" not in [node.kind for node in architecture.graph(5).nodes[-2:]], "nothing is left to interpolate"
@@ -95,7 +95,7 @@ def test_labels_at_half_the_size_go_with_it(shallow: Callable[[str], Architectur
         assert network(torch.zeros(1, 3, 64, 96)).shape == (1, 5, 64, 96)
 
 
-def test_the_stride_of_logits_is_that_of_the_layer_that_gives_them() -> None:
+def test_the_stride_of_logits_is_that_of_the_last_layer() -> None:
     decoders = set()
     for seed in range(60):
         drawn = Space(size=(96, 128)).sample(random.Random(seed))
@@ -105,7 +105,7 @@ def test_the_stride_of_logits_is_that_of_the_layer_that_gives_them() -> None:
     assert decoders >= {None, "ladder", "cat", "steps"}
 
 
-def test_a_space_of_nothing_else_is_valid() -> None:
+def test_a_space_with_one_shuffle_is_valid() -> None:
     chance = random.Random(0)
     finer = Space(ranges={"head.shuffle": (2,)}, size=(96, 128))
     drawn = [finer.sample(chance) for _ in range(12)]
@@ -121,8 +121,8 @@ def test_a_space_of_nothing_else_is_valid() -> None:
     }
 
 
-def test_whatever_is_drawn_of_a_space_of_coarse_logits_can_be_built() -> None:
-    """Decoders, their ends and branches whose features are too fine are not offered."""
+def test_all_draws_of_a_space_of_coarse_logits_can_be_built() -> None:
+    """Decoders, their ends and branches with too fine features are not offered."""
     chance = random.Random(0)
     every = {axis: ranges()[axis] for axis in ("decoder", "detail", "levels")}
     for several in ({}, every):
@@ -144,14 +144,16 @@ def test_whatever_is_drawn_of_a_space_of_coarse_logits_can_be_built() -> None:
         ({"label_stride": (2,), "decoder": ("deconv",)}, r"label_stride: none of \[2\]"),
     ],
 )
-def test_where_features_are_too_fine_the_axis_names_itself(several: dict[str, tuple[Any, ...]], axis: str) -> None:
+def test_an_axis_without_coarse_enough_features_is_named(several: dict[str, tuple[Any, ...]], axis: str) -> None:
     drawn, chance = Space(ranges=several), random.Random(0)
     with pytest.raises(ArchitectureError, match=rf"space\.{axis} is possible with the choices .* add a smaller option"):
         [drawn.sample(chance) for _ in range(30)]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (122, 162)])
-def test_it_is_one_depth_to_space_in_a_graph(size: tuple[int, int], shallow: Callable[[str], Architecture]) -> None:
+def test_a_shuffle_is_a_single_depth_to_space_in_the_onnx_graph(
+    size: tuple[int, int], shallow: Callable[[str], Architecture]
+) -> None:
     torch.manual_seed(0)
     network = shuffled(shallow("ndnet45-ende"), 2).build(5).eval()
     data = onnx_bytes(network, size, labels=False)

@@ -125,7 +125,9 @@ MULTIPLY_ADDS = [
 
 
 @pytest.mark.parametrize(("name", "classes", "inference", "training"), PARAMETERS)
-def test_published_parameters(name: str, classes: int, inference: int, training: int) -> None:
+def test_published_networks_have_the_published_parameters(
+    name: str, classes: int, inference: int, training: int
+) -> None:
     architecture = space.load(name)
     assert space.parameters(architecture, classes) == inference
     assert space.parameters(architecture, classes, auxiliary=True) == training
@@ -133,7 +135,7 @@ def test_published_parameters(name: str, classes: int, inference: int, training:
 
 @pytest.mark.share(4)
 @pytest.mark.parametrize(("name", "classes", "inference", "training"), PARAMETERS[::2])
-def test_the_real_module_has_as_many_parameters(name: str, classes: int, inference: int, training: int) -> None:
+def test_built_networks_have_the_counted_parameters(name: str, classes: int, inference: int, training: int) -> None:
     architecture = space.load(name)
     for auxiliary, expected in ((False, inference), (True, training)):
         network = architecture.build(classes, auxiliary=auxiliary)
@@ -145,12 +147,14 @@ def test_every_published_network_is_in_the_tables() -> None:
 
 
 def as_printed(count: int, expected: str) -> str:
-    """So many, in 10^9."""
+    """A count in 10^9, with the digits of a printed number."""
     return f"{count / 1e9:.{len(expected.split('.')[1])}f}"
 
 
 @pytest.mark.parametrize(("name", "classes", "height", "width", "expected"), MULTIPLY_ADDS)
-def test_published_multiply_adds(name: str, classes: int, height: int, width: int, expected: str) -> None:
+def test_published_networks_have_the_published_multiply_adds(
+    name: str, classes: int, height: int, width: int, expected: str
+) -> None:
     counted = space.multiply_adds(space.load(name), (height, width), classes)
     assert as_printed(counted, expected) == expected
 
@@ -187,14 +191,14 @@ def test_fplnet_table_8_fusions_are_exact(fuse: Fuse, expected: int) -> None:
         ((4, 12), 573_594),
     ],
 )
-def test_fplnet_table_9_depths(depths: tuple[int, int], expected: int) -> None:
+def test_fplnet_table_9_depths_have_the_published_parameters(depths: tuple[int, int], expected: int) -> None:
     encoder = fpl_encoder()
     stages = tuple(replace(stage, depth=depth) for stage, depth in zip(encoder.stages, depths, strict=True))
     assert space.parameters(replace(encoder, stages=stages), 20) == expected
 
 
 @pytest.mark.parametrize(("factorization", "expected"), [("none", 544_474), ("all", 388_874), ("composite", 419_994)])
-def test_fplnet_table_10_factorizations(factorization: str, expected: int) -> None:
+def test_fplnet_table_10_factorizations_have_the_published_parameters(factorization: str, expected: int) -> None:
     assert space.parameters(in_stages(fpl_encoder(), factorization=factorization), 20) == expected
 
 
@@ -221,7 +225,9 @@ def test_fplnet_table_10_factorizations(factorization: str, expected: int) -> No
         ("dabnet", "head", 4_921, "0.1613"),
     ],
 )
-def test_regseg_and_dabnet_part_by_part(name: str, prefix: str, parameters: int, multiply_adds: str) -> None:
+def test_parts_of_regseg_and_dabnet_have_the_published_counts(
+    name: str, prefix: str, parameters: int, multiply_adds: str
+) -> None:
     size, classes = (1024, 2048), 19
     assert total(name, lambda row: row.parameters, (prefix,), size, classes) == parameters
     counted = total(name, lambda row: row.multiply_adds, (prefix,), size, classes)
@@ -229,13 +235,13 @@ def test_regseg_and_dabnet_part_by_part(name: str, prefix: str, parameters: int,
 
 
 @pytest.mark.parametrize(("convolutions", "expected"), [(3, 419_994), (1, 401_370)])
-def test_fplnet_table_7_delayed_and_hasty_downsampling(convolutions: int, expected: int) -> None:
+def test_fplnet_table_7_downsamplings_have_the_published_counts(convolutions: int, expected: int) -> None:
     encoder = fpl_encoder()
     hasty = replace(encoder, stem=replace(encoder.stem, convolutions=convolutions))
     assert space.parameters(hasty, 20) == expected
 
 
-def test_fplnet_table_6_with_esp_modules() -> None:
+def test_fplnet_table_6_esp_modules_have_the_published_counts() -> None:
     esp = in_stages(fpl_encoder(), block="esp", rates=(1, 2, 4, 8, 16), factorization="none")
     assert space.parameters(esp, 20) == 386_177
 
@@ -247,7 +253,7 @@ def total(
     size: tuple[int, int] = (512, 1024),
     classes: int = 20,
 ) -> int:
-    """Sum over the layers whose names start so."""
+    """Sum over the layers whose names start with one of the prefixes."""
     rows = space.layers(space.load(name), size, classes)
     return sum(value(row) for row in rows if row.name.startswith(prefixes))
 
@@ -271,7 +277,9 @@ def total(
         (("head",), 1_300, "0.168"),
     ],
 )
-def test_fplnet_table_2_row_by_row(prefixes: tuple[str, ...], parameters: int, multiply_adds: str) -> None:
+def test_rows_of_fplnet_table_2_have_the_published_counts(
+    prefixes: tuple[str, ...], parameters: int, multiply_adds: str
+) -> None:
     assert total("fplnet", lambda row: row.parameters, prefixes) == parameters
     counted = total("fplnet", lambda row: row.multiply_adds, prefixes)
     assert as_printed(counted, multiply_adds) == multiply_adds
@@ -292,7 +300,7 @@ def test_fplnet_table_2_row_by_row(prefixes: tuple[str, ...], parameters: int, m
         ("head", 65 * 20),
     ],
 )
-def test_erfnet_layer_by_layer(prefix: str, expected: int) -> None:
+def test_layers_of_erfnet_have_the_published_counts(prefix: str, expected: int) -> None:
     assert total("erfnet", lambda row: row.parameters, (prefix,)) == expected
 
 
@@ -311,7 +319,7 @@ def test_erfnet_layer_by_layer(prefix: str, expected: int) -> None:
         ("swiftnet-rn18", "decoder.blend16", 2 * 128 + 9 * 128**2),
     ],
 )
-def test_parts_of_networks(name: str, prefix: str, expected: int) -> None:
+def test_parts_of_networks_have_the_published_parameters(name: str, prefix: str, expected: int) -> None:
     assert total(name, lambda row: row.parameters, (prefix,)) == expected
 
 
@@ -326,11 +334,11 @@ def test_parts_of_networks(name: str, prefix: str, expected: int) -> None:
         ("ndnet29w-fcn32", 3_308_216),
     ],
 )
-def test_backbones(name: str, expected: int) -> None:
+def test_backbones_have_the_published_parameters(name: str, expected: int) -> None:
     assert total(name, lambda row: row.parameters, ("stem", "stage")) == expected
 
 
-def test_swiftnet_decoders_by_part() -> None:
+def test_parts_of_swiftnet_decoders_have_the_published_parameters() -> None:
     def count(name: str, *prefixes: str) -> int:
         return total(name, lambda row: row.parameters, prefixes, classes=19)
 
@@ -348,7 +356,7 @@ def test_the_pyramid_has_sixty_batch_norms() -> None:
     assert len({layer.name for layer in layers if layer.kind == "norm" and layer.parameters}) == 60
 
 
-def test_a_pyramid_of_two_levels() -> None:
+def test_a_pyramid_of_two_levels_has_the_published_counts() -> None:
     pyramid = replace(space.load("swiftnet-rn18-pyramid"), levels=2)
     assert space.parameters(pyramid, 19) == 11_900_755
     assert as_printed(space.multiply_adds(pyramid, (1024, 2048), 19), "123.25") == "123.25"
@@ -358,13 +366,15 @@ def test_a_pyramid_of_two_levels() -> None:
     ("factorization", "expected", "multiply_adds"),
     [("none", 2_970_880, "37.1"), ("composite", 2_517_568, "31.8"), ("all", 2_064_256, "26.6")],
 )
-def test_erfnet_stages_with_other_factorizations(factorization: str, expected: int, multiply_adds: str) -> None:
+def test_erfnet_stages_with_other_factorizations_have_the_expected_counts(
+    factorization: str, expected: int, multiply_adds: str
+) -> None:
     crossed = in_stages(space.load("erfnet"), factorization=factorization)
     assert space.parameters(crossed, 20) == expected
     assert as_printed(space.multiply_adds(crossed, (512, 1024), 20), multiply_adds) == multiply_adds
 
 
-def test_erfnet_encoder_with_ndnets_decoder() -> None:
+def test_an_erfnet_encoder_with_the_decoder_of_ndnet_has_the_expected_counts() -> None:
     crossed = replace(
         space.load("erfnet-encoder"), decoder=CatDecoder(tap=0, width=64), head=Head(kind="sep", width=64)
     )
@@ -372,7 +382,7 @@ def test_erfnet_encoder_with_ndnets_decoder() -> None:
     assert as_printed(space.multiply_adds(crossed, (360, 480), 20), "7.3") == "7.3"
 
 
-def test_swiftnet_at_half_width_behind_the_full_stem() -> None:
+def test_swiftnet_at_half_width_behind_the_full_stem_has_the_expected_counts() -> None:
     parent = space.load("swiftnet-rn18")
     stages = tuple(replace(stage, width=stage.width // 2) for stage in parent.stages)
     context = SpatialPyramid(bottleneck=64, level_width=21, grids=(8, 4, 2))
@@ -381,7 +391,7 @@ def test_swiftnet_at_half_width_behind_the_full_stem() -> None:
     assert as_printed(space.multiply_adds(half, (360, 480), 19), "2.6") == "2.6"
 
 
-def test_ndnet_with_swiftnets_decoder() -> None:
+def test_ndnet_with_the_decoder_of_swiftnet_has_the_expected_counts() -> None:
     context = SpatialPyramid(bottleneck=64, level_width=21, grids=(8, 4, 2))
     crossed = replace(
         space.load("ndnet45-fcn32"), context=context, decoder=LadderDecoder(width=64), head=Head(kind="preact")
@@ -390,7 +400,7 @@ def test_ndnet_with_swiftnets_decoder() -> None:
     assert as_printed(space.multiply_adds(crossed, (360, 480), 19), "0.31") == "0.31"
 
 
-def test_erfnets_stem_before_fplnets_stages_before_ndnets_decoder() -> None:
+def test_erfnet_stem_fplnet_stages_and_ndnet_decoder_have_the_expected_counts_together() -> None:
     """The count of 456,052 was taken with PReLU in the stages only; here one activation holds everywhere."""
     crossed = replace(
         fpl_encoder(),
@@ -403,7 +413,7 @@ def test_erfnets_stem_before_fplnets_stages_before_ndnets_decoder() -> None:
     assert as_printed(space.multiply_adds(crossed, (360, 480), 19), "2.1") == "2.1"
 
 
-def test_depth_is_what_the_papers_layer_tables_add_up_to() -> None:
+def test_depth_is_the_sum_of_the_layer_tables_of_papers() -> None:
     """ERFNet (Table I): three downsamplers and thirteen blocks of four 1D convolutions, then three deconvolutions and
     four more blocks. SwiftNet: ResNet-18's 7x7 and sixteen 3x3, then the three 3x3 of its ladder.
     """

@@ -1,4 +1,4 @@
-"""Narrower and wider: what `space.scale` gives is valid, opens as it did, and leaves all else."""
+"""Narrower and wider architectures by `space.scale`: valid, with the same openings, and otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def all_widths(architecture: Architecture) -> list[int]:
 
 @pytest.mark.parametrize("name", space.published())
 @pytest.mark.share(3)
-def test_scaling_a_published_network(name: str) -> None:
+def test_scaling_a_published_network_never_makes_it_smaller_as_the_factor_grows(name: str) -> None:
     architecture = space.load(name)
     assert scale_width(architecture, 1.0) == architecture
     factors = [0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.3, 2.0, 3.0]
@@ -70,8 +70,8 @@ def test_scaling_is_always_valid_and_never_narrows_as_the_factor_grows(
 
 
 @pytest.mark.parametrize("multiple", [1, 4, 8])
-def test_scaling_leaves_how_stages_open(multiple: int) -> None:
-    """Without channels of its own beside those that come in, or with some: with them it is another layer."""
+def test_scaling_preserves_the_way_in_which_stages_open(multiple: int) -> None:
+    """An opening has channels of its own beside the incoming ones, or none, which is a different layer."""
     dabnet = space.load("dabnet")
     even = replace(dabnet, stages=(replace(dabnet.stages[0], fuse="none"), replace(dabnet.stages[1], width=64)))
     for architecture in (dabnet, even):
@@ -93,7 +93,7 @@ def test_factors_that_are_not_positive_numbers_are_refused(factor: float) -> Non
         scale_width(space.load("erfnet"), factor)
 
 
-def test_scaling_refuses_what_it_cannot_do() -> None:
+def test_impossible_scalings_are_refused() -> None:
     erfnet = space.load("erfnet")
     with pytest.raises(ArchitectureError, match="multiple: expected at least 1"):
         scale_width(erfnet, 0.5, multiple=0)
@@ -107,7 +107,7 @@ def test_very_large_factors_end_at_the_widest_architecture() -> None:
     assert wide == scale_width(space.load("swiftnet-rn18"), 500)
 
 
-def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
+def test_a_notch_changes_a_single_part_alone() -> None:
     changed = 0
     for seed in range(60):
         architecture = Space(ranges=searched(), size=(180, 240)).sample(random.Random(seed))
@@ -118,7 +118,7 @@ def test_single_parts_change_by_notches_and_nothing_else_does() -> None:
             for count in counts[3:]:
                 try:
                     wider = with_part(architecture, part, count)
-                except ArchitectureError:  # a downsampler behind it keeps channels of its own
+                except ArchitectureError:  # a downsampler behind it must keep channels of its own
                     continue
                 changed += 1
                 assert wider != architecture

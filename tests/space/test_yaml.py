@@ -16,7 +16,7 @@ from space.stage import Stage
 
 ERFNET = space.load("erfnet").to_yaml()
 KEYS = "expected the keys stem, stages, context, decoder, head, activation and 4 more"
-LETTERS = st.characters(exclude_categories=["Cs"])  # all that UTF-8 can write
+LETTERS = st.characters(exclude_categories=["Cs"])  # all characters of UTF-8
 
 
 def refusal(text: str, source: str = "net.yaml") -> str:
@@ -60,19 +60,19 @@ def test_a_pruned_architecture_survives_the_round_trip() -> None:
         ("stride: two", "expected a whole number, got 'two'"),
     ],
 )
-def test_numbers_are_what_people_take_them_for(written: str, words: str) -> None:
+def test_numbers_that_yaml_reads_in_an_unexpected_way_are_refused(written: str, words: str) -> None:
     assert ERFNET.count("  stride: 2\n") >= 1
     assert refusal(ERFNET.replace("  stride: 2\n", f"  {written}\n", 1)).endswith(words)
 
 
-def test_a_float_is_what_people_take_it_for() -> None:
+def test_floats_that_yaml_reads_in_an_unexpected_way_are_refused() -> None:
     assert "YAML reads 00.5 as 0.5; write 0.5" in refusal(ERFNET.replace("norm_epsilon: 0.001", "norm_epsilon: 00.5"))
     assert "as 90.0" in refusal(ERFNET.replace("norm_epsilon: 0.001", "norm_epsilon: 1:30.0"))
     for text in ("0.001", "1e-3", "0.00_1"):
         assert Architecture.from_yaml(ERFNET.replace("0.001", text)).norm_epsilon == 0.001
 
 
-def test_what_is_advised_is_taken() -> None:
+def test_advice_to_leave_out_quotes_is_given_only_for_a_valid_value() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Answer:
         flag: bool
@@ -83,12 +83,12 @@ def test_what_is_advised_is_taken() -> None:
         strict.parse('flag: "true"', Answer, "file")
 
 
-def test_text_that_is_no_utf8_is_not_written() -> None:
+def test_text_outside_utf8_is_not_written() -> None:
     with pytest.raises(UserError, match=r"expected text in UTF-8, got 'caf\\udce9'"):
         strict.dump({"root": "caf\udce9"})
 
 
-def test_any_yaml_reader_understands_what_is_written() -> None:
+def test_other_yaml_readers_understand_a_written_architecture() -> None:
     plain = yaml.safe_load(ERFNET)
     assert plain["stages"][1]["rates"] == [2, 4, 8, 16]
     assert plain["norm_epsilon"] == 0.001
@@ -151,7 +151,7 @@ def test_hostile_and_broken_documents_are_refused(text: str, reason: str) -> Non
     assert reason in refusal(text)
 
 
-def test_nesting_beyond_what_the_parser_takes_is_refused() -> None:
+def test_nesting_too_deep_for_the_parser_is_refused() -> None:
     said = refusal("[" * 5000)
     ours, parsers = "the document is nested too deeply", "not valid YAML: exceeded maximum nesting depth"
     assert said.removeprefix("net.yaml:1: ").startswith((ours, parsers))  # libyaml 0.2.6 takes 1,000, older ones more
@@ -209,7 +209,7 @@ def test_a_wrong_value_is_named_with_its_line(old: str, new: str, reason: str) -
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(LETTERS, max_size=200))
-def test_no_text_gets_past_the_reader_or_crashes_it(text: str) -> None:
+def test_random_texts_are_refused_without_a_crash(text: str) -> None:
     with pytest.raises(UserError):
         Architecture.from_yaml(text)
 
@@ -229,7 +229,7 @@ def test_a_damaged_document_is_read_or_refused(data: st.DataObject) -> None:
     assert message
 
 
-def test_loading_by_name_path_and_neither(tmp_path: Path) -> None:
+def test_architectures_are_loaded_by_name_and_path_and_missing_ones_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(ERFNET)
     assert space.load(file) == space.load(str(file)) == space.load("erfnet")

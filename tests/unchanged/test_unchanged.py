@@ -1,4 +1,4 @@
-"""Names, sizes and answers of networks, and one search, are what they were (see `record.py`)."""
+"""Names, sizes and answers of networks, and the end of one search, are as recorded (see `record.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def drawn(record: ModuleType) -> list[tuple[str, Architecture]]:
 
 @pytest.mark.share(8)
 @pytest.mark.parametrize("part", range(8))
-def test_architectures_have_their_keys_and_sizes(
+def test_architectures_keep_their_recorded_keys_and_sizes(
     part: int, drawn: list[tuple[str, Architecture]], record: ModuleType
 ) -> None:
     expected = record.read("names.csv")
@@ -26,7 +26,7 @@ def test_architectures_have_their_keys_and_sizes(
 
 
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
-def test_networks_with_fixed_weights_give_their_answers(
+def test_networks_with_fixed_weights_keep_their_recorded_answers(
     part: int, drawn: list[tuple[str, Architecture]], record: ModuleType
 ) -> None:
     expected = record.read("answers.csv")[part::4]
@@ -40,8 +40,8 @@ def test_networks_with_fixed_weights_give_their_answers(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prune", [False, True])
-def test_a_search_with_a_fixed_seed_ends_where_it_did(prune: bool, tmp_path: Path, record: ModuleType) -> None:
-    """By default it is the one in `tests/nas/search/test_search_end_to_end.py`, which is interrupted, that must.
+def test_a_search_with_a_fixed_seed_ends_as_recorded(prune: bool, tmp_path: Path, record: ModuleType) -> None:
+    """The default run tests it by the interrupted search in `tests/nas/search/test_search_end_to_end.py`.
 
     Latencies are the simulated device's, and exact; training rounds differently from processor to processor.
     """

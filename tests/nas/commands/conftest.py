@@ -1,4 +1,4 @@
-"""Tiny real pictures, a tiny network, and what is trained of it; every command runs as on a machine with one core."""
+"""Tiny real pictures, a tiny network and its trained weights; every command runs as on a machine with one core."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_pictures(tmp_path: Path) -> Path:
-    """The same pictures, to be damaged."""
+    """A copy of the same pictures, which a test may damage."""
     return make_pictures(tmp_path / "pictures")
 
 
@@ -80,7 +80,7 @@ def small(shallow: Callable[[str], Architecture], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def trained(nas: Callable[..., Any], small: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `nas train` leaves after one epoch. Not to be changed."""
+    """The folder that `nas train` leaves after one epoch; tests must not change it."""
     out = tmp_path_factory.mktemp("trained") / "out"
     nas("train", small, "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "1", "--out", out).done()
     return out
@@ -131,7 +131,7 @@ def int8(
     one ran. Not to be changed.
     """
     folder = shutil.copytree(trained, tmp_path_factory.mktemp("certified") / "int8")
-    (folder / "data.yaml").unlink()  # it says the way to the data from where it was
+    (folder / "data.yaml").unlink()  # its path to the data is relative to the original folder
     (folder / "model.onnx").write_bytes(other[1])
     certify(folder, "onnxruntime:int8@cpu:1")
     form = "onnxruntime:int8@cpu:1 (convolutions)"

@@ -1,9 +1,10 @@
-"""Help of every command, and how little it loads."""
+"""The help of every command, which loads no heavy library, and the version of the program."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -13,7 +14,7 @@ HEAVY = ("torch", "ray", "nvidia", "onnx", "onnxruntime", "optuna", "matplotlib"
 
 
 def loaded_by(*words: str) -> tuple[str, set[str]]:
-    """What a command prints, and the packages that it has loaded when it ends."""
+    """The output of a command, and the packages that it has loaded when it ends."""
     code = (
         "import sys\nfrom nas.cli import main\n"
         f"try:\n    main({list(words)!r})\nexcept SystemExit:\n    pass\n"
@@ -53,3 +54,7 @@ def test_a_word_that_is_no_command_ends_with_code_2(nas):
     answer = nas("sarch")
     assert answer.code == 2
     assert "invalid choice: 'sarch'" in answer.err
+
+
+def test_the_program_prints_its_version(nas) -> None:
+    assert nas("--version").done().out == f"nas (framebudget) {version('framebudget')}\n"

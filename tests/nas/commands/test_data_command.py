@@ -1,4 +1,4 @@
-"""`nas data`, and what other commands say about their data."""
+"""`nas data`, and the data of other commands: pictures, labels and paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from nas.data import DataSpec, check, load
 
 
-def test_the_table_says_what_was_found(nas, own_pictures):
+def test_the_table_lists_images_labels_and_classes(nas, own_pictures):
     shutil.copy(own_pictures / "val" / "images" / "0.jpg", own_pictures / "val" / "images" / "other.webp")
     told = nas("data", f"folder:{own_pictures}").done().out
     assert "train       6 images of 64x96 (HxW); labels grey" in told
@@ -30,7 +30,7 @@ def test_the_table_says_what_was_found(nas, own_pictures):
     assert "1 file is not read (.webp): other.webp" in told
 
 
-def test_it_decodes_every_file_anew_and_keeps_none(nas, own_pictures, tmp_path, monkeypatch):
+def test_nas_data_decodes_every_file_anew_and_caches_none(nas, own_pictures, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     spec = DataSpec(name="folder", root=str(own_pictures), size=(64, 96))
     check(load(spec))
@@ -41,7 +41,7 @@ def test_it_decodes_every_file_anew_and_keeps_none(nas, own_pictures, tmp_path, 
     assert not list((tmp_path / "cache").rglob("??/*"))
 
 
-def test_it_reads_the_data_of_a_study(nas, own_pictures, tmp_path):
+def test_nas_data_reads_the_data_of_a_study(nas, own_pictures, tmp_path):
     study = tmp_path / "study.yaml"
     recipe = "{optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}"
     study.write_text(f"data: {{name: folder, root: {own_pictures}, size: [96, 64]}}\nbudget: 5ms\nrecipe: {recipe}\n")
@@ -49,7 +49,7 @@ def test_it_reads_the_data_of_a_study(nas, own_pictures, tmp_path):
     assert "note" not in nas("data", study, "--input", "64x96").done().out
 
 
-def test_what_is_wrong_is_refused_in_a_line(nas, own_pictures):
+def test_bad_class_lists_and_data_names_are_refused_in_one_line(nas, own_pictures):
     (own_pictures / "classes.txt").write_text("ground\n\nsky\n")
     assert "line 2: expected the name of the next label value" in nas("data", f"folder:{own_pictures}").refusal()
     assert "give folder:" in nas("data", own_pictures).refusal()
@@ -57,14 +57,14 @@ def test_what_is_wrong_is_refused_in_a_line(nas, own_pictures):
 
 @pytest.fixture
 def home(own_pictures, tmp_path, monkeypatch):
-    """A home in which the pictures lie, and work is done elsewhere."""
+    """A home folder that holds the pictures; commands run in another folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return tmp_path
 
 
-def test_a_tilde_is_a_home_wherever_a_path_is_given(nas, small, home):
+def test_a_tilde_is_the_home_wherever_a_path_is_given(nas, small, home):
     shutil.copy(small, home / "small.yaml")
     study = "data: {name: folder, root: ~/pictures, size: [64, 96]}\nbudget: 5ms\nrecipe: " + (
         "{optimizer: adamw, learning_rate: 0.006, epochs: 1, batch_size: 4}\n"
@@ -112,7 +112,7 @@ def test_pictures_are_seen_and_shown_as_viewers_show_them(nas, trained, own_pict
 
 
 @pytest.mark.parametrize("images", [1, 3])
-def test_a_batch_of_one_trains_where_a_norm_sees_a_single_value(images, nas, small, own_pictures, tmp_path):
+def test_a_batch_of_one_image_trains_although_a_norm_sees_a_single_value(images, nas, small, own_pictures, tmp_path):
     for kind in ("images", "labels"):
         for path in sorted((own_pictures / "train" / kind).iterdir())[images:]:
             path.unlink()

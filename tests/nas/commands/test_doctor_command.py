@@ -24,14 +24,14 @@ def speed(target: Target) -> Speed:
     return Speed(milliseconds=milliseconds, low=milliseconds, high=milliseconds)
 
 
-def test_it_tells_what_is_here(nas, cache):
-    shutil.rmtree(cache / "framebudget" / "defaults", ignore_errors=True)  # another test may have needed it
+def test_the_doctor_lists_the_machine_and_its_libraries(nas, cache):
+    shutil.rmtree(cache / "framebudget" / "defaults", ignore_errors=True)  # another test may have filled it
     unknown = nas("doctor")
-    candidates = ", ".join(map(str, default.candidates()))  # bfloat16 is one where the processor computes in it
+    candidates = ", ".join(map(str, default.candidates()))  # with bfloat16 where the processor computes in it
     assert candidates.startswith("onnxruntime@cpu, openvino@cpu")
     assert f"the fastest of {candidates}: timed once" in unknown.out
     assert not unknown.err, "nothing was timed for it"
-    kept = default.choose(speed)  # instead of timing them
+    kept = default.choose(speed)  # invented speeds instead of timings
     answer = nas("doctor")
     assert answer.code == 0, answer.err
     lines = {line.split("  ")[0]: line for line in answer.out.splitlines()}
@@ -54,7 +54,7 @@ def test_it_tells_what_is_here(nas, cache):
     assert onnxruntime.__version__  # which is why it is ready
 
 
-def test_what_a_gpu_computes_in_lower_precision_is_said_by_its_compute_capability():
+def test_advice_on_lower_precision_follows_the_compute_capability_of_a_gpu():
     assert gpu_precision_words("int8", (7, 5)).startswith("tensor cores compute in int8")
     assert gpu_precision_words("int8", (7, 0)).startswith("no tensor cores for it before compute capability 7.2")
     assert gpu_precision_words("fp16", (7, 0)).startswith("tensor cores compute in fp16")

@@ -1,4 +1,4 @@
-"""What the program's line says of what is kept, of a command that ends before it is done."""
+"""The last line of an interrupted command: what is kept, and how to go on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def last_words(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return heard
 
 
-def test_what_keeps_nothing_says_so(last_words, trained, pictures, tmp_path):
+def test_an_interrupted_command_that_keeps_nothing_advises_to_begin_anew(last_words, trained, pictures, tmp_path):
     data, out = ("--data", f"folder:{pictures}"), ("--out", tmp_path / "out")
     null = ("--target", "null@cpu:1")
     words = ("quantize", trained, *data, "--target", "onnxruntime@cpu:1", *out)
@@ -64,7 +64,7 @@ def test_what_keeps_nothing_says_so(last_words, trained, pictures, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_kept_is_gone_on_with(last_words, small, pictures, tmp_path):
+def test_an_interrupted_command_names_the_way_to_go_on_with_kept_work(last_words, small, pictures, tmp_path):
     words = ("measure", "--calibrate", "--target", "null@cpu:1")
     nothing = "nothing was measured yet: the same command begins anew, or goes on where an earlier one was interrupted"
     assert last_words("550 random", *words) == nothing
@@ -80,9 +80,7 @@ def test_what_is_kept_is_gone_on_with(last_words, small, pictures, tmp_path):
     )
 
 
-def test_a_training_goes_on_in_a_folder_that_has_the_name_of_its_network(
-    last_words, nas, pictures, tmp_path, monkeypatch
-):
+def test_a_training_goes_on_in_a_folder_with_the_name_of_its_network(last_words, nas, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("train", "ndnet29-fcn32", "--data", f"folder:{pictures}", "--input", "64x96", "--epochs", "2")
     words = (*words, "--out", "ndnet29-fcn32")
@@ -97,7 +95,7 @@ def test_a_training_goes_on_in_a_folder_that_has_the_name_of_its_network(
 READ_ONLY = ("unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
 
 
-def test_work_on_a_read_only_disk_is_refused_with_what_to_do(trained, small, pictures, tmp_path):
+def test_work_on_a_read_only_disk_is_refused_with_advice(trained, small, pictures, tmp_path):
     out = shutil.copytree(trained, tmp_path / "out")
     study = Study(data=DataSpec(), budget="10ms", recipe=load_recipe("quick"), target="null@cpu:1")
     run = RunFolder.create(tmp_path / "run", study).root

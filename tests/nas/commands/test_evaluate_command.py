@@ -1,4 +1,4 @@
-"""`nas evaluate`: the numbers, where the data come from, and weights that do not belong."""
+"""`nas evaluate`: its scores, its sources of data, and refused weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shares(text: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z][\w() ]*?) {2,}(\d+\.\d|-)$", text, re.M | re.I))
 
 
-def test_the_numbers_are_those_of_the_training(nas, trained, pictures):
+def test_evaluated_scores_are_those_of_the_training(nas, trained, pictures):
     answer = nas("evaluate", trained, "--data", f"folder:{pictures}")
     assert answer.code == 0, answer.err
     card = yaml.safe_load((trained / "scores.yaml").read_text())
@@ -39,9 +39,7 @@ def test_the_numbers_are_those_of_the_training(nas, trained, pictures):
     assert "3 validation images of folder at 64x96" in answer.out
 
 
-def test_other_data_and_another_size_than_the_weights_were_trained_on_are_said_once(
-    nas, trained, small, pictures, tmp_path
-):
+def test_one_note_names_data_and_size_that_differ_from_those_of_the_training(nas, trained, small, pictures, tmp_path):
     elsewhere = tmp_path / "w.safetensors"
     words = {**read_metadata(trained / "weights.safetensors"), "data": "camvid"}
     save_weights(elsewhere, load_weights(trained / "weights.safetensors"), words)
@@ -55,7 +53,7 @@ def test_other_data_and_another_size_than_the_weights_were_trained_on_are_said_o
         assert "note" not in nas("evaluate", trained, *data, *words).done().out
 
 
-def test_an_architecture_file_and_weights_do_as_well(nas, trained, small, pictures):
+def test_an_architecture_file_and_weights_can_be_evaluated_instead_of_a_folder(nas, trained, small, pictures):
     one = nas("evaluate", trained, "--data", f"folder:{pictures}")
     other = nas("evaluate", small, "--weights", trained / "weights.safetensors", "--data", f"folder:{pictures}")
     assert other.code == 0, other.err
@@ -72,7 +70,7 @@ def test_a_network_in_a_run_is_scored_on_the_data_of_its_study(nas, trained, pic
     for folder in (run, run / "winner"):
         assert "2 validation images of folder at 64x96" in nas("evaluate", folder).out
     assert "2 validation images of folder at 32x48" in nas("evaluate", run, "--input", "32x48").out
-    (run / "winner" / "data.yaml").rename(run / "data.yaml")  # where a search keeps it, of three images
+    (run / "winner" / "data.yaml").rename(run / "data.yaml")  # where a search keeps its record of three images
     changed = "note: since the training the validation images and the validation labels have changed"
     assert changed in nas("evaluate", run).out
     assert "note: " not in nas("evaluate", run, "--data", f"folder:{pictures}").out
@@ -89,7 +87,7 @@ def test_an_evaluation_replaces_only_files_of_an_evaluation(nas, trained, pictur
         nas(*words).done()
 
 
-def test_unfinished_searches_and_trainings_say_how_to_go_on(nas, trained, pictures, tmp_path):
+def test_errors_for_unfinished_searches_and_trainings_name_the_command_that_goes_on(nas, trained, pictures, tmp_path):
     data = DataSpec(name="folder", root=str(pictures), size=(64, 96))
     study = Study(data=data, budget="10ms", recipe=load_recipe("quick"))
     run = RunFolder.create(tmp_path / "my run", study).root
@@ -126,7 +124,7 @@ def test_weights_of_the_same_shapes_but_another_architecture_are_refused(nas, tr
     assert "has the same shapes but differs otherwise" in answer.refusal()
 
 
-def test_weights_that_say_nothing_are_used_with_data_that_does(nas, trained, small, pictures, tmp_path):
+def test_weights_without_metadata_can_be_evaluated_on_given_data(nas, trained, small, pictures, tmp_path):
     bare = tmp_path / "bare.safetensors"
     save_weights(bare, load_weights(trained / "weights.safetensors"), {})
     assert "expected the data set to work on" in nas("evaluate", small, "--weights", bare).refusal()
@@ -135,21 +133,21 @@ def test_weights_that_say_nothing_are_used_with_data_that_does(nas, trained, sma
 
 
 @pytest.mark.slow
-def test_what_is_quantized_knows_where_its_data_lie(nas, trained, tmp_path):
+def test_a_quantized_network_finds_the_data_of_its_training(nas, trained, tmp_path):
     words = ("--target", "onnxruntime@cpu:1", "--images", "2", "--within", "20%", "--patience", "0s")
     nas("quantize", trained, *words, "--out", tmp_path / "quantized").done()
     assert "3 validation images of folder at 64x96" in nas("evaluate", tmp_path / "quantized").done().out
 
 
 @pytest.mark.parametrize("classes", ['["a"]', "[1, 2, 3]", "{", '["ground", "box"]'])
-def test_metadata_that_contradict_themselves_are_refused(nas, trained, small, tmp_path, classes):
+def test_contradictory_metadata_of_weights_are_refused(nas, trained, small, tmp_path, classes):
     file = tmp_path / "w.safetensors"
     words = {"classes": classes, "palette": "[[0, 0, 0], [1, 1, 1], [2, 2, 2]]", "size": "64x96", "data": "folder"}
     save_weights(file, load_weights(trained / "weights.safetensors"), words)
     assert "expected metadata with classes" in nas("evaluate", small, "--weights", file).refusal()
 
 
-def test_what_is_missing_is_said(nas, trained, own_pictures, tmp_path):
+def test_missing_weights_data_and_classes_are_named(nas, trained, own_pictures, tmp_path):
     assert "architecture without weights; give --weights" in nas("evaluate", "erfnet").refusal()
     assert "got neither; check the path" in nas("evaluate", tmp_path).refusal()
     elsewhere = shutil.copytree(trained, tmp_path / "elsewhere")
@@ -181,7 +179,7 @@ def test_the_data_of_a_training_are_found_from_its_folder(nas, trained):
 
 @pytest.mark.slow
 def test_iou_of_categories_is_that_of_cityscapes(nas, small, tmp_path):
-    """By its evalPixelLevelSemanticLabeling.py: a class taken for another one of its category counts as right."""
+    """As in its evalPixelLevelSemanticLabeling.py, a class taken for another one of its category counts as right."""
     random = np.random.default_rng(0)
     for split in ("train", "val"):
         label = np.kron(random.integers(0, 19, (8, 12)), np.ones((8, 8))).astype(np.uint8)
@@ -213,7 +211,7 @@ def test_iou_of_categories_is_that_of_cityscapes(nas, small, tmp_path):
     }
 
 
-def test_which_number_is_printed_is_said(nas, trained):
+def test_the_output_names_the_size_at_which_scores_are_computed(nas, trained):
     told = nas("evaluate", trained).done().out
     assert "scored at 64x96, as training and search do; --at labels scores as benchmarks do" in told
     there = nas("evaluate", trained, "--at", "labels", "--input", "32x48", "--window", "24x32").done().out
@@ -221,8 +219,8 @@ def test_which_number_is_printed_is_said(nas, trained):
     assert "pictures at 32x48, by windows of 24x32" in there
 
 
-def test_at_the_labels_size_the_number_does_not_hang_on_where_the_network_looks_alone(nas, trained):
-    """Where the network sees pictures at their own size, both are the same."""
+def test_scores_at_label_size_differ_when_the_network_sees_another_size(nas, trained):
+    """When the network sees pictures at their own size, both scores are the same."""
     assert shares(nas("evaluate", trained, "--at", "labels").out) == shares(nas("evaluate", trained).out) != {}
     smaller = (
         nas("evaluate", trained, "--input", "32x48"),
@@ -252,7 +250,7 @@ def test_scores_and_confusion_are_written(nas, trained, pictures, tmp_path):
     assert {"ground", "box", "sky", "predicted", "labelled"} <= {"".join(each.itertext()) for each in svg.iter()}
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(nas, trained, own_pictures):
+def test_a_missing_split_is_refused_with_the_names_of_existing_splits(nas, trained, own_pictures):
     words = ("evaluate", trained, "--data", f"folder:{own_pictures}", "--split", "test")
     assert "expected a test split with labels, got only train and val" in nas(*words).refusal()
     shutil.copytree(own_pictures / "val", own_pictures / "test")
@@ -264,7 +262,7 @@ def test_a_split_that_is_not_there_is_refused_with_those_that_are(nas, trained, 
     assert nas("evaluate", trained, "--data", f"folder:{own_pictures}").code == 0  # nobody asked for it
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_scored(nas, trained, tmp_path):
+def test_an_impossible_output_folder_is_refused_before_scoring(nas, trained, tmp_path):
     (tmp_path / "file").touch()
     answer = nas("evaluate", trained, "--out", tmp_path / "file" / "out")
     assert "cannot make the folder" in answer.refusal()
@@ -282,5 +280,5 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_scored(nas, 
         (("--at", "labels", "--window", "big"), "--window: expected HEIGHTxWIDTH"),
     ],
 )
-def test_looks_that_are_none_are_refused(nas, trained, words, answer):
+def test_impossible_flips_scales_and_windows_are_refused(nas, trained, words, answer):
     assert answer in nas("evaluate", trained, *words).refusal()

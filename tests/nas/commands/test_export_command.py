@@ -1,4 +1,4 @@
-"""`nas export`: the file gives what PyTorch gives."""
+"""`nas export`: exported files give the outputs of PyTorch, and replace no file of the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def outputs(file, image):
     return session.get_outputs()[0].name, session.run(None, {"image": image.numpy()})[0]
 
 
-def test_labels_and_logits_are_those_of_pytorch(nas, trained, tmp_path):
+def test_exported_labels_and_logits_are_those_of_pytorch(nas, trained, tmp_path):
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = load_trained(str(trained), None).network(3)(image).numpy()
@@ -40,13 +40,13 @@ def test_labels_and_logits_are_those_of_pytorch(nas, trained, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected))
 
 
-def test_another_size_can_be_asked_for(nas, trained, tmp_path):
+def test_a_network_can_be_exported_at_another_size(nas, trained, tmp_path):
     answer = nas("export", trained, "--input", "48x80", "--out", tmp_path / "m.onnx")
     assert answer.code == 0, answer.err
     assert outputs(tmp_path / "m.onnx", torch.zeros(1, 3, 48, 80))[1].shape == (1, 48, 80)
 
 
-def test_weights_that_are_no_numbers_leave_no_file(nas, trained, small, tmp_path):
+def test_weights_with_nan_leave_no_exported_file(nas, trained, small, tmp_path):
     from nas.training.weights import load_weights, read_metadata, save_weights
 
     weights = load_weights(trained / "weights.safetensors")
@@ -58,19 +58,19 @@ def test_weights_that_are_no_numbers_leave_no_file(nas, trained, small, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_is_no_file_to_write(nas, trained, tmp_path):
+def test_a_folder_is_refused_as_output_file(nas, trained, tmp_path):
     refusal = nas("export", trained, "--out", tmp_path).refusal()
     assert f"got the folder {tmp_path}; give {tmp_path / 'model.onnx'}" in refusal
 
 
-def test_a_file_that_would_be_lost_is_not_written_over(trained, nas):
+def test_a_file_of_the_user_is_not_overwritten(trained, nas):
     before = (trained / "weights.safetensors").read_bytes()
     told = nas("export", trained, "--out", trained / "weights.safetensors").refusal()
     assert "expected a new file, or one that ends in .onnx" in told
     assert (trained / "weights.safetensors").read_bytes() == before
 
 
-def test_a_file_says_by_its_name_what_it_is(nas, trained, tmp_path):
+def test_a_file_name_without_the_suffix_of_its_format_is_refused(nas, trained, tmp_path):
     told = nas("export", trained, "--out", tmp_path / "x.foo").refusal()
     assert f"expected a file that ends in .onnx, got {tmp_path / 'x.foo'}; give {tmp_path / 'x.foo'}.onnx, say" in told
     assert list(tmp_path.iterdir()) == []
@@ -104,7 +104,7 @@ def test_openvino_loads_the_pair_afresh_and_gives_the_labels_of_pytorch(nas, tra
 
 
 @pytest.mark.parametrize("there", ["m.bin", "m.xml"])
-def test_half_a_pair_is_somebody_elses(nas, trained, there, tmp_path):
+def test_half_of_a_pair_of_files_is_not_overwritten(nas, trained, there, tmp_path):
     pytest.importorskip("openvino")
     (tmp_path / there).write_text("mine")
     told = nas("export", trained, "--format", "openvino", "--out", tmp_path / "m.xml").refusal()
@@ -124,7 +124,7 @@ def test_an_unknown_format_is_refused_with_the_known_ones(nas, trained):
     assert f"expected one of {', '.join(formats.names())}; got 'open-vino'; did you mean 'openvino'?" in told
 
 
-def test_a_format_that_is_not_here_says_what_to_install(nas, trained, tmp_path):
+def test_a_format_whose_library_is_missing_names_the_package_to_install(nas, trained, tmp_path):
     if formats.load("tensorrt").missing() is None:
         pytest.skip("TensorRT is here")
     told = nas("export", trained, "--format", "tensorrt", "--out", tmp_path / "m.engine").refusal()

@@ -1,4 +1,4 @@
-"""A folder that is certified in lower precision: what is certified is used, or it is said that it is not."""
+"""Folders certified in lower precision: commands use the certified form, or print a note that they do not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTE = f"note: the certificate is for {FORM}; here PyTorch runs the network in f
 
 @pytest.fixture
 def miou(nas, int8, pictures, tmp_path):
-    """The mIoU that an evaluation leaves, the form and the graph that it names, and what was printed."""
+    """The mIoU, the form and the graph in the files of an evaluation, and its printed output."""
 
     def told(*words):
         out = tmp_path / "scores"
@@ -41,7 +41,7 @@ def miou(nas, int8, pictures, tmp_path):
     return told
 
 
-def test_its_score_is_that_of_the_certified_form(miou, int8, other, pictures):
+def test_evaluation_scores_the_certified_form(miou, int8, other, pictures):
     data = load(DataSpec(name="folder", root=str(pictures), size=SIZE))
     by_graph, by_weights = evaluate(other[0], data).miou, evaluate(load_trained(str(int8), None).network(3), data).miou
     assert abs(by_graph - by_weights) > 0.01
@@ -55,7 +55,7 @@ def test_its_score_is_that_of_the_certified_form(miou, int8, other, pictures):
     assert f"{NOTE}as --device asks" in said.splitlines()
 
 
-def test_logits_are_those_of_the_weights_which_is_said(miou, nas, int8, pictures, tmp_path):
+def test_logits_come_from_the_weights_and_a_note_states_it(miou, nas, int8, pictures, tmp_path):
     assert f"{NOTE}--at labels resizes logits" in miou("--at", "labels")[2]
     picture = pictures / "val" / "images" / "0.jpg"
     assert f"{NOTE}--labels resizes logits" in nas("predict", int8, picture, "--labels", "--out", tmp_path).done().out
@@ -64,7 +64,7 @@ def test_logits_are_those_of_the_weights_which_is_said(miou, nas, int8, pictures
     assert said.count("note: the weights were trained at 64x96, but are used at 32x48") == 1
 
 
-def test_its_overlays_are_those_of_the_certified_form(nas, int8, other, pictures, tmp_path):
+def test_overlays_show_the_certified_form(nas, int8, other, pictures, tmp_path):
     file = pictures / "val" / "images" / "0.jpg"
     pixels, usable = read_image(file, None), load_trained(str(int8), None)
     for words, network, line in (((), other[0], CERTIFIED), (("--device", "cpu"), usable.network(3), NOTE)):
@@ -74,7 +74,7 @@ def test_its_overlays_are_those_of_the_certified_form(nas, int8, other, pictures
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "0.overlay.png")), expected)
 
 
-def test_a_file_in_full_precision_says_what_is_certified(nas, int8, trained, tmp_path):
+def test_an_export_in_full_precision_names_the_certified_form(nas, int8, trained, tmp_path):
     words = ("--out", tmp_path / "m.onnx")
     last = nas("export", int8, *words).done().out.splitlines()[-1]
     assert last == f"note: this file is in full precision; the certificate is for {FORM}: {int8 / 'model.onnx'}"
@@ -97,7 +97,7 @@ def recertified(int8, certify, tmp_path):
 
 @pytest.fixture
 def asked(capsys):
-    """The target of the form that runs of a folder, if one does, and what is said of it."""
+    """The target of the certified form that would run for a folder, if any, and the printed note."""
 
     def form(folder, **words):
         options = argparse.Namespace(architecture=str(folder), weights=None, device=None)
@@ -116,7 +116,7 @@ def test_labels_do_not_depend_on_the_cores_of_the_certificate(asked, recertified
     assert "float32: onnxruntime:int8@cpu:999 asks for 999 threads" in said, "how fast a video runs does"
 
 
-def test_lower_precision_without_a_form_is_called_by_its_target(nas, asked, recertified, tmp_path):
+def test_a_certificate_without_a_form_is_named_by_its_target(nas, asked, recertified, tmp_path):
     folder = recertified("onnxruntime:int8@cpu")
     assert asked(folder) == ("onnxruntime:int8@cpu", "the network runs on onnxruntime:int8@cpu, as certified\n")
     last = nas("export", folder, "--out", tmp_path / "m.onnx").done().out.splitlines()[-1]
@@ -125,7 +125,7 @@ def test_lower_precision_without_a_form_is_called_by_its_target(nas, asked, rece
 
 
 @pytest.mark.parametrize("form", ["onnxruntime@cpu:1", "openvino:int8@cpu:1", "foo"])
-def test_a_form_that_was_not_timed_is_refused(nas, int8, tmp_path, form):
+def test_a_certificate_of_a_form_that_was_not_timed_is_refused(nas, int8, tmp_path, form):
     folder = shutil.copytree(int8, tmp_path / "edited")
     file = folder / "certificate.yaml"
     text = file.read_text()
@@ -136,8 +136,8 @@ def test_a_form_that_was_not_timed_is_refused(nas, int8, tmp_path, form):
     assert form in said
 
 
-def test_a_runtime_that_is_not_known_here_is_no_fault(nas, asked, recertified, tmp_path):
-    """It may be another package's, where the network was certified."""
+def test_a_certificate_with_an_unknown_runtime_can_be_used(nas, asked, recertified, tmp_path):
+    """The machine that certified the network may have the runtime of another package."""
     folder = recertified("of-others:int8@cpu")
     found, said = asked(folder)
     assert found is None
@@ -150,7 +150,7 @@ def test_a_runtime_that_is_not_known_here_is_no_fault(nas, asked, recertified, t
 
 
 @pytest.mark.parametrize("command", ["predict", pytest.param("evaluate", marks=pytest.mark.slow)])
-def test_a_runtime_that_refuses_what_is_certified_says_what_to_do(nas, recertified, pictures, tmp_path, command):
+def test_a_runtime_that_refuses_the_certified_graph_gives_advice(nas, recertified, pictures, tmp_path, command):
     folder = recertified("onnxruntime:int8@cpu")
     (folder / "model.onnx").write_bytes(b"no graph")
     recertified("onnxruntime:int8@cpu")
@@ -168,12 +168,12 @@ def null(recertified):
 
 
 @pytest.mark.slow
-def test_it_is_measured_as_certified(nas, null):
+def test_a_certified_folder_is_measured_on_its_target_at_its_size(nas, null):
     answer = nas("measure", null, "--within", "20%", "--patience", "0s").done()
     assert answer.out.splitlines()[0] == "1 network on null@cpu:1 at 64x96, batch 1, 3 classes, as certified"
 
 
-def test_what_is_measured_otherwise_than_certified_says_what_is_of_certificates(null, certify, tmp_path):
+def test_the_output_names_the_terms_of_measurement_that_come_from_certificates(null, certify, tmp_path):
     def asked(*names, **given):
         options = argparse.Namespace(**{"target": "", "input": None, "classes": None, **given})
         said = measured_as_certified(options, [str(name) for name in names])
@@ -201,7 +201,7 @@ def test_what_is_measured_otherwise_than_certified_says_what_is_of_certificates(
         assert said.startswith(f", input size and classes of its certificate; not on its target: {target} {reason}")
 
 
-def test_an_architecture_that_is_timed_instead_is_said(int8, capsys):
+def test_a_note_names_a_certified_network_of_which_only_the_architecture_is_timed(int8, capsys):
     target = parse_target("onnxruntime:int8@cpu:1")
     say_untrained(["erfnet", str(int8)], target, SIZE, 3)
     assert capsys.readouterr().out == ""

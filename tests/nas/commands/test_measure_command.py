@@ -1,4 +1,4 @@
-"""`nas measure`: the table, the files, and targets that are not there."""
+"""`nas measure`: its table, its files, and refused targets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUIET = Latency(
 
 
 @pytest.mark.slow
-def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(nas, small, tmp_path):
+def test_networks_are_listed_and_written_from_the_fastest_to_the_slowest(nas, small, tmp_path):
     board = tmp_path / "board"
     networks = ("ndnet29-fcn32", small)
     answer = nas("measure", *networks, "--target", "null@cpu:1", "--input", "64x96", "--classes", "3", "--out", board)
@@ -61,18 +61,18 @@ def test_networks_are_listed_from_the_fastest_to_the_slowest_and_left_as_files(n
     assert all(len([block for block in blocks if block["network"] == row["network"]]) >= 8 for row in rows)
     with Image.open(board / "latency.png") as picture:
         assert picture.format == "PNG"
-        assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 10  # something is drawn
+        assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 10  # the picture is not empty
 
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize(("budget", "verdict", "code"), [("1000ms p99", "PASS", 0), ("0.001ms", "FAIL", 3)])
-def test_a_budget_is_judged(nas, budget, verdict, code):
+def test_networks_are_judged_by_a_budget(nas, budget, verdict, code):
     answer = nas("measure", "ndnet29-fcn32", "--target", "null@cpu:1", "--input", "64x96", "--budget", budget)
     assert answer.code == code, answer.err
     assert re.search(rf" {budget}\n.*\nndnet29-fcn32 .* {verdict}\n", answer.out)
 
 
-def test_how_a_verdict_would_be_settled_is_a_command(capsys):
+def test_an_unsure_verdict_prints_the_command_that_settles_it(capsys):
     wide = Latency(
         p50_milliseconds=2.39, p90_milliseconds=3.0, p99_milliseconds=4.0, ci_low_milliseconds=1.73,
         ci_high_milliseconds=9.53, samples=40, ratio=0.5, ratio_low=0.4, ratio_high=2.0, reference_milliseconds=4.0,
@@ -93,7 +93,7 @@ def test_how_a_verdict_would_be_settled_is_a_command(capsys):
 
 
 @pytest.mark.slow
-def test_processes_are_rounds_of_all_networks(nas, small, tmp_path):
+def test_every_process_measures_all_networks(nas, small, tmp_path):
     board = tmp_path / "board"
     given = ("--target", "null@cpu:1", "--input", "64x96", "--classes", "3", "--within", "10%", "--out", board)
     assert nas("measure", "ndnet29-fcn32", small, *given, "--processes", "2").code == 0
@@ -104,7 +104,7 @@ def test_processes_are_rounds_of_all_networks(nas, small, tmp_path):
         assert len([block for block in blocks if block["network"] == row["network"]]) >= 4
 
 
-def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
+def test_the_table_gives_reasons_to_distrust_a_latency(tmp_path):
     write_leaderboard(tmp_path, {"one": QUIET, "other": replace(QUIET, flagged=("a neighbour", "few blocks"))})
     assert (tmp_path / "latency.csv").read_text().splitlines()[1:] == [
         "one,torch@cpu:1,64,96,1,2.0000,3.0000,4.0000,1.9000,2.1000,40,",
@@ -124,7 +124,7 @@ def test_why_a_latency_is_not_to_be_trusted_is_in_the_table(tmp_path):
         *((("--calibrate",), name) for name in ("calibration.csv", "calibration.png")),
     ],
 )
-def test_nothing_is_timed_where_a_file_would_be_lost(nas, tmp_path, words, name):
+def test_a_measurement_that_would_overwrite_a_users_file_is_refused(nas, tmp_path, words, name):
     (tmp_path / name).write_text("mine")
     told = nas("measure", *words, "--target", "null@cpu:1", "--out", tmp_path).refusal()
     assert f"expected no {tmp_path / name}, or one that this version of `nas measure` wrote" in told
@@ -148,14 +148,14 @@ def test_files_of_an_earlier_measurement_are_replaced(nas, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["$\\nothing$", "a $ and a _"])
-def test_a_name_is_drawn_as_it_is_whatever_a_users_settings_are(tmp_path, name):
+def test_names_are_drawn_literally_whatever_the_users_settings(tmp_path, name):
     with matplotlib.rc_context({"text.usetex": True}):
         write_leaderboard(tmp_path, {name: QUIET})
     with Image.open(tmp_path / "latency.png") as picture:
         assert picture.format == "PNG"
 
 
-def test_where_none_is_given_no_folder_is_taken_for_a_published_network(nas, tmp_path, monkeypatch):
+def test_only_networks_named_by_the_user_are_looked_for_in_the_current_folder(nas, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "erfnet").mkdir()
     for name in ("architecture.yaml", "certificate.yaml"):
@@ -182,12 +182,12 @@ def test_where_none_is_given_no_folder_is_taken_for_a_published_network(nas, tmp
         (("erfnet", "--within", "50%"), "--within: expected 0.1% to 20% of a latency, got 50.00%"),
     ],
 )
-def test_what_cannot_be_measured_is_answered_in_one_line(nas, given, expected):
+def test_impossible_measurements_are_refused_in_one_line(nas, given, expected):
     assert expected in nas("measure", *given).refusal()
 
 
 @pytest.mark.slow
-def test_a_calibration_says_how_well_it_estimates(nas, tmp_path):
+def test_a_calibration_prints_and_writes_the_accuracy_of_its_estimates(nas, tmp_path):
     out = tmp_path / "out"
     answer = nas(
         "measure", "--calibrate", "--networks", "40", "--target", "torch@cpu:1", "--input", "64x96", "--out", out
@@ -200,7 +200,7 @@ def test_a_calibration_says_how_well_it_estimates(nas, tmp_path):
         assert picture.format == "PNG"
 
 
-def test_beside_a_table_of_its_own_only_pictures_need_no_mark(tmp_path):
+def test_only_pictures_beside_a_table_of_this_command_may_be_replaced_without_a_mark(tmp_path):
     def check() -> None:
         output.require_replaceable(tmp_path, leaderboard.MARKS, "measure", table=leaderboard.TABLE)
 

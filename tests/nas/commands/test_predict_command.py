@@ -51,7 +51,7 @@ def test_shares_of_the_classes_are_printed(nas, trained, pictures, tmp_path):
     assert sum(int(share) for _, share, _ in shares) == pytest.approx(100, abs=2)
 
 
-def test_a_truncated_image_is_named_and_the_others_are_done(nas, trained, pictures, tmp_path):
+def test_a_truncated_image_is_named_and_the_other_images_are_segmented(nas, trained, pictures, tmp_path):
     good = pictures / "val" / "images" / "0.jpg"
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(good.read_bytes()[:-500])
@@ -63,7 +63,9 @@ def test_a_truncated_image_is_named_and_the_others_are_done(nas, trained, pictur
     assert f"{cut} is damaged" in nas("predict", trained, cut, "--out", tmp_path / "out").refusal()
 
 
-def test_images_that_are_missing_or_of_one_name_are_refused_before_any_is_done(nas, trained, pictures, tmp_path):
+def test_missing_images_and_images_of_the_same_name_are_refused_before_any_is_segmented(
+    nas, trained, pictures, tmp_path
+):
     good = pictures / "val" / "images" / "0.jpg"
     missing = nas("predict", trained, good, tmp_path / "none.jpg", "--out", tmp_path / "out")
     assert "none.jpg: expected an image, got no such file" in missing.refusal()
@@ -75,7 +77,7 @@ def test_images_that_are_missing_or_of_one_name_are_refused_before_any_is_done(n
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_are_those_that_are_scored_in_the_values_of_the_data_set(nas, trained, pictures, large, tmp_path):
+def test_label_files_hold_the_scored_labels_in_the_values_of_the_data_set(nas, trained, pictures, large, tmp_path):
     own = tmp_path / "own"
     shutil.copytree(trained, own)
     words = read_metadata(own / "weights.safetensors")
@@ -95,7 +97,7 @@ def test_labels_are_those_that_are_scored_in_the_values_of_the_data_set(nas, tra
     assert np.isin(np.asarray(Image.open(tmp_path / "again" / "large.png")), (0, 1, 2)).all(), told.out
 
 
-def test_no_image_is_lost_to_its_label(nas, trained, large):
+def test_a_label_file_does_not_replace_its_image(nas, trained, large):
     before = large.read_bytes()
     answer = nas("predict", trained, large, "--labels", "--out", large.parent)
     assert f"{large} is one of the images, which would be lost" in answer.refusal()
@@ -103,7 +105,7 @@ def test_no_image_is_lost_to_its_label(nas, trained, large):
     assert "--labels goes with images" in nas("predict", trained, "--video", "a.mp4", "--labels").refusal()
 
 
-def test_only_pictures_of_its_own_are_replaced(nas, trained, own_pictures):
+def test_nas_predict_replaces_only_its_own_pictures(nas, trained, own_pictures):
     images, labels = (own_pictures / "val" / kind for kind in ("images", "labels"))
     before = {file: file.read_bytes() for file in labels.iterdir()}
     (labels / "0.png").unlink()  # the first would be new
@@ -117,7 +119,7 @@ def test_only_pictures_of_its_own_are_replaced(nas, trained, own_pictures):
             nas("predict", trained, *images.iterdir(), *words, "--out", own_pictures / "seen").done()
 
 
-def test_weights_that_are_no_numbers_give_no_answer(nas, trained, pictures, small, tmp_path):
+def test_weights_with_nan_are_refused(nas, trained, pictures, small, tmp_path):
     weights, words = load_weights(trained / "weights.safetensors"), read_metadata(trained / "weights.safetensors")
     name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     variance = next(name for name in weights if name.endswith("running_var"))
@@ -138,8 +140,8 @@ def test_weights_that_are_no_numbers_give_no_answer(nas, trained, pictures, smal
             assert f"w.safetensors: expected {said}; use another file" in told
 
 
-def test_logits_that_are_no_numbers_give_no_answer(nas, trained, pictures, small, tmp_path):
-    """Of weights that all are: products of them lie beyond what float32 holds."""
+def test_logits_with_nan_are_refused(nas, trained, pictures, small, tmp_path):
+    """The weights are finite, but their products lie beyond the range of float32."""
     weights, words = load_weights(trained / "weights.safetensors"), read_metadata(trained / "weights.safetensors")
     head = next(name for name in reversed(weights) if name.startswith("head") and name.endswith("weight"))
     save_weights(tmp_path / "w.safetensors", {**weights, head: torch.full_like(weights[head], 3e38)}, words)

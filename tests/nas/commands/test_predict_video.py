@@ -1,4 +1,4 @@
-"""`nas predict --video`: every frame under its overlay, in the runtime that was certified."""
+"""`nas predict --video`: every frame under its overlay, in the certified runtime."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_video(file, frames, fourcc="mp4v"):
 
 
 def read_video(file):
-    """Its frames, RGB, and how many it has in a second."""
+    """The frames of a video, RGB, and its frames per second."""
     capture = cv2.VideoCapture(str(file))
     frames = []
     while (read := capture.read())[0]:
@@ -67,7 +67,7 @@ def winner(trained, other, certify, tmp_path):
     return folder
 
 
-def test_every_frame_becomes_the_overlay_of_what_the_network_sees_in_it(nas, trained, drive, tmp_path):
+def test_every_frame_becomes_the_overlay_of_its_prediction(nas, trained, drive, tmp_path):
     answer = nas("predict", trained, "--video", drive, "--out", tmp_path).done()
     first, last = answer.out.splitlines()
     assert first == f"note: here PyTorch runs the network in float32: {trained} has no certificate"
@@ -117,7 +117,9 @@ def test_a_certified_network_runs_in_its_runtime(nas, winner, other, drive, tmp_
         assert distance(picture, by_weights) > 12
 
 
-def test_what_does_not_run_as_certified_says_why(nas, winner, trained, drive, certify, tmp_path):
+def test_a_note_gives_the_reason_why_a_network_does_not_run_as_certified(
+    nas, winner, trained, drive, certify, tmp_path
+):
     def told(*words):
         answer = nas("predict", *words, "--video", drive, "--frames", "1", "--out", tmp_path / "out").done()
         note, reason = answer.out.splitlines()[-2].split("here PyTorch runs the network in float32: ")
@@ -136,7 +138,7 @@ def test_what_does_not_run_as_certified_says_why(nas, winner, trained, drive, ce
         assert told(winner) == (words, f"note: the certificate is for {target}; ")
 
 
-def test_another_graph_than_the_certified_one_is_refused(nas, winner, drive, tmp_path):
+def test_a_graph_that_differs_from_the_certified_one_is_refused(nas, winner, drive, tmp_path):
     graph = winner / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
     words = ("predict", winner, "--video", drive, "--out", tmp_path / "out")
@@ -158,7 +160,7 @@ def test_another_graph_than_the_certified_one_is_refused(nas, winner, drive, tmp
         ("empty.mp4", b"", "empty.mp4: expected a video (MP4, MOV"),
     ],
 )
-def test_what_is_no_video_is_refused(nas, trained, drive, tmp_path, monkeypatch, capfd, name, content, words):
+def test_files_that_are_no_video_are_refused(nas, trained, drive, tmp_path, monkeypatch, capfd, name, content, words):
     monkeypatch.chdir(tmp_path)
     shutil.copy(drive, tmp_path)
     if content is not None:
@@ -168,9 +170,9 @@ def test_what_is_no_video_is_refused(nas, trained, drive, tmp_path, monkeypatch,
     assert capfd.readouterr() == ("", ""), "OpenCV and FFmpeg say nothing themselves"
 
 
-def test_a_video_without_frames_and_one_of_enormous_ones_are_refused(nas, trained, tmp_path):
+def test_videos_without_frames_and_with_enormous_frames_are_refused(nas, trained, tmp_path):
     video = write_video(tmp_path / "small.avi", [np.zeros((64, 96, 3), np.uint8)] * 3, "MJPG")
-    size, claimed = np.array([[96, 64], [12000, 10000]], dtype="<u4")  # width and height, as the header has them
+    size, claimed = np.array([[96, 64], [12000, 10000]], dtype="<u4")  # width and height as in the header
     raw = video.read_bytes().replace(b"MJPG", b"I420").replace(bytes(size), bytes(claimed))
     (tmp_path / "large.avi").write_bytes(raw)
     answer = nas("predict", trained, "--video", tmp_path / "large.avi", "--out", tmp_path / "out")
@@ -181,7 +183,7 @@ def test_a_video_without_frames_and_one_of_enormous_ones_are_refused(nas, traine
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_a_video_that_is_cut_short_is_told_and_what_could_be_read_is_kept(nas, trained, tmp_path):
+def test_a_truncated_video_is_reported_and_its_readable_frames_are_kept(nas, trained, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
     whole = write_video(tmp_path / "whole.avi", list(noise), "MJPG").read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
@@ -194,7 +196,7 @@ def test_a_video_that_is_cut_short_is_told_and_what_could_be_read_is_kept(nas, t
     assert f"{len(frames)} frames: the network takes" in answer.out
 
 
-def test_words_that_do_not_go_together_are_refused(nas, trained, drive, pictures):
+def test_options_that_exclude_each_other_are_refused(nas, trained, drive, pictures):
     picture = pictures / "val" / "images" / "0.jpg"
     assert "expected images or --video, got neither" in nas("predict", trained).refusal()
     assert "expected images or --video, got both" in nas("predict", trained, picture, "--video", drive).refusal()
@@ -204,12 +206,12 @@ def test_words_that_do_not_go_together_are_refused(nas, trained, drive, pictures
     )
 
 
-def test_without_opencv_it_says_how_to_get_it(nas, trained, drive, monkeypatch):
+def test_missing_opencv_is_answered_with_the_command_that_installs_it(nas, trained, drive, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert "pip install 'framebudget[video]'" in nas("predict", trained, "--video", drive).refusal()
 
 
-def test_what_is_finished_when_it_is_interrupted_is_a_video(nas, trained, tmp_path):
+def test_frames_finished_before_an_interruption_form_a_video(nas, trained, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (8, *FRAME, 3), dtype=np.uint8)
     video = write_video(tmp_path / "long.mp4", [noise[index % 8] for index in range(600)])
     out, ended = tmp_path / "out", threading.Event()

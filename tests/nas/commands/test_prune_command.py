@@ -41,7 +41,7 @@ def wide(nas, pictures, tmp_path_factory):
 
 
 @pytest.mark.parametrize("with_data", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_path, with_data, scalars):
+def test_the_pruned_network_is_inside_the_budget_and_can_be_rebuilt(nas, wide, pictures, tmp_path, with_data, scalars):
     trained, milliseconds = wide
     out = tmp_path / "compact"
     earlier = out / "events" / "events.out.tfevents.1.of-an-interrupted-pruning"
@@ -57,7 +57,7 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     whole = space.load(trained / "architecture.yaml")
     depths = [(now.depth, before.depth) for now, before in zip(architecture.stages, whole.stages, strict=True)]
     assert all(now <= before for now, before in depths)
-    assert with_data or architecture.without_channels() == whole  # blocks go only where their worth is seen
+    assert with_data or architecture.without_channels() == whole  # only data show the worth of blocks
     assert 0 < space.parameters(architecture, 3) < space.parameters(whole, 3)
     assert certificate.parameters == space.parameters(architecture, 3)
     assert certificate.passed
@@ -71,7 +71,7 @@ def test_the_result_is_inside_the_budget_and_rebuilds(nas, wide, pictures, tmp_p
     assert ("note: `probe` is for nas train and nas search" in answer.out) == with_data
     assert re.search(r"whole .* ms.*\npruned .* ms", answer.out)
     if with_data:
-        nas("evaluate", out).done()  # where the data lie is kept
+        nas("evaluate", out).done()  # the path to the data is kept
 
     network = architecture.build(3)
     network.load_state_dict(load_file(out / "weights.safetensors"))
@@ -95,7 +95,7 @@ def test_a_pruned_network_can_be_used_like_any_other(nas, wide, pictures, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_budget_below_what_pruning_reaches_says_the_lowest_latency(nas, wide, tmp_path):
+def test_an_unreachable_budget_is_refused_with_the_lowest_latency(nas, wide, tmp_path):
     refusal = nas("prune", wide[0], "--budget", "0.001ms", *TARGET, "--out", tmp_path / "compact").refusal()
     assert re.search(r"the fastest cut that was measured takes \d+\.\d+ ms", refusal)
     assert not (tmp_path / "compact").exists()
@@ -110,7 +110,9 @@ def test_estimates_begin_with_the_table_that_comes_with_the_package(nas, wide, t
     assert "nothing is cut" in told
 
 
-def test_why_a_certificate_is_unsure_and_what_settles_it_is_said(wide, certify, tmp_path, capsys):
+def test_an_unsure_certificate_is_printed_with_the_reason_and_the_command_that_settles_it(
+    wide, certify, tmp_path, capsys
+):
     folder = shutil.copytree(wide[0], tmp_path / "certified")
     certify(folder, "null@cpu:1")
     unsure = "the budget lies inside the interval; `nas measure FOLDER` measures again"
@@ -125,7 +127,7 @@ def test_a_folder_that_another_process_works_on_is_refused(nas, wide, tmp_path):
         assert "is in use by process" in nas("prune", wide[0], "--budget", "5ms", "--out", tmp_path / "run").refusal()
 
 
-def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify, tmp_path):
+def test_a_pruned_network_does_not_replace_the_original(nas, wide, certify, tmp_path):
     folder = tmp_path / "certified"
     folder.mkdir()
     for name in ("architecture.yaml", "weights.safetensors", "data.yaml"):
@@ -149,7 +151,7 @@ def test_what_is_pruned_is_not_replaced_by_what_is_left_of_it(nas, wide, certify
     assert f"note: {folder} holds a certificate of 2020-01-01 (null@cpu:1, network " in answer.out
 
 
-def test_a_folder_that_holds_something_else_is_left_as_it_is(nas, wide):
+def test_a_folder_with_other_contents_is_left_unchanged(nas, wide):
     before = sorted(each.name for each in wide[0].iterdir())
     told = nas("prune", wide[0], "--budget", "5ms", *TARGET, "--out", wide[0]).refusal()
     assert "which would be lost; give another one" in told

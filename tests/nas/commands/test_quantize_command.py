@@ -1,4 +1,4 @@
-"""`nas quantize`: what is kept, and what its certificate says."""
+"""`nas quantize`: the kept form, its certificate, and refused requests."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def trained(shallow: Callable[[str], Architecture], tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def network(shallow: Callable[[str], Architecture]) -> Network:
-    """Untrained, with activations of a trained one's magnitude."""
+    """An untrained network whose activations have the magnitude of a trained one's."""
     return build(scale_width(shallow("ndnet29-fcn32"), 0.25), None, 11)  # type: ignore[return-value]
 
 
 @pytest.mark.slow
-def test_what_is_kept_is_certified_with_all_that_was_found(
+def test_the_kept_form_is_certified_beside_all_compared_forms(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "quantized"
@@ -97,7 +97,7 @@ def test_what_is_kept_is_certified_with_all_that_was_found(
 
 
 @pytest.mark.slow
-def test_a_certificate_says_of_how_many_epochs_its_fine_tuning_was(
+def test_a_certificate_holds_the_number_of_fine_tuning_epochs(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "quantized"
@@ -123,7 +123,7 @@ def test_a_certificate_says_of_how_many_epochs_its_fine_tuning_was(
         (["--target", "onnxruntime@ssh:board"], "scored on this machine only"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(
+def test_impossible_requests_are_refused(
     words: list[str], message: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["quantize", str(trained), *words, "--out", str(tmp_path / "out")]) == 2
@@ -142,7 +142,7 @@ def timed_form(target: str, milliseconds: float, miou: float, *flagged: str) -> 
     return TimedForm(form=Form(target=parse_target(target), graph=b""), latency=latency, scored=scores)
 
 
-def test_every_form_is_in_the_table_those_too_that_a_runtime_refused() -> None:
+def test_the_table_lists_every_form_including_refused_ones() -> None:
     whole, half = timed_form("openvino@cpu:1", 2.0, 0.5), timed_form("openvino:bf16@cpu:1", 1.0, 0.50001, "a neighbour")
     refused = {"openvino:int8@cpu:1 (convolutions)": "RuntimeError: no kernel " + "that fits " * 30}
     lines = table_of([whole, half], half, Loss(miou=0.5, points=0.5), refused).splitlines()
@@ -164,7 +164,7 @@ def test_every_form_is_in_the_table_those_too_that_a_runtime_refused() -> None:
     assert (left_out.p50_milliseconds, left_out.verdict) == (None, "left out: no kernel")
 
 
-def test_only_a_certificate_of_the_same_network_is_replaced_and_none_of_a_run(
+def test_only_a_certificate_of_the_same_network_outside_a_run_is_replaced(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shallow: Callable[[str], Architecture]
 ) -> None:
     def asked(out: Path, data: Path = tmp_path / "none") -> tuple[str, str]:
@@ -195,7 +195,9 @@ def test_only_a_certificate_of_the_same_network_is_replaced_and_none_of_a_run(
         assert words[answer] in said[answer]
 
 
-def test_what_ships_in_int8_is_calibrated_and_scored_by_its_runtime(shallow: Callable[[str], Architecture]) -> None:
+def test_a_network_deployed_in_int8_is_calibrated_and_scored_by_its_runtime(
+    shallow: Callable[[str], Architecture]
+) -> None:
     dataset = load(DataSpec(size=SIZE, train_images=4, validation_images=3))
     network = scale_width(shallow("ndnet29-fcn32"), 0.25).build(11)
     target = parse_target("onnxruntime:int8@cpu:1")
@@ -210,8 +212,10 @@ def test_what_ships_in_int8_is_calibrated_and_scored_by_its_runtime(shallow: Cal
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
-def test_what_pytorch_runs_in_half_precision_is_scored_in_it(network: Network, device: str) -> None:
-    """On the CPU it computes the same: beyond 65504 all is infinite, and the first class is taken."""
+def test_a_network_that_pytorch_runs_in_half_precision_is_scored_in_half_precision(
+    network: Network, device: str
+) -> None:
+    """Half precision on the CPU has the same limit: logits beyond 65504 are infinite, and the first class wins."""
     dataset = load(DataSpec(size=SIZE, train_images=2, validation_images=3))
     target, seen = Target(runtime="torch", precision="fp16", device=device), Counter()
     hook = network.register_forward_pre_hook(
@@ -229,7 +233,7 @@ def test_what_pytorch_runs_in_half_precision_is_scored_in_it(network: Network, d
     large = copy.deepcopy(network)
     with torch.no_grad():
         for parameter in large.layer("head.logits").parameters():
-            parameter.copy_(1e7 * parameter.flip(0))  # so that it is another class that most pixels are
+            parameter.copy_(1e7 * parameter.flip(0))  # so that another class wins most pixels
         large.layer("head.logits").get_parameter("bias").add_(1e9)
     beyond = deployed_in_half(target, large, dataset)
     assert beyond.miou_float32 == pytest.approx(evaluate(large, dataset).miou, abs=1e-6)
@@ -238,7 +242,7 @@ def test_what_pytorch_runs_in_half_precision_is_scored_in_it(network: Network, d
 
 
 @pytest.mark.slow
-def test_what_ships_without_a_graph_is_timed_as_a_network_and_certified_by_its_own_scores(
+def test_a_network_deployed_without_a_graph_is_timed_and_certified_by_its_own_scores(
     network: Network, tmp_path: Path
 ) -> None:
     dataset = load(DataSpec(size=SIZE, train_images=2, validation_images=3))

@@ -1,4 +1,4 @@
-"""`nas show`: layers, totals, and times that are measured."""
+"""`nas show`: layers, totals and measured times."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_table_adds_up_to_the_network(nas, name):
     assert sum(float(row.split()[-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
 
 
-def test_without_all_only_convolutions_have_their_own_lines(nas):
+def test_only_convolutions_have_their_own_lines_by_default(nas):
     answer = nas("show", "fplnet", "--input", "64x96")
     layers = space.layers(space.load("fplnet"), (64, 96), 11)
     convolutions = [layer for layer in layers if layer.multiply_adds]
@@ -53,7 +53,7 @@ def test_latency_is_measured_for_the_whole_and_shared_by_the_layers(nas, small):
     assert sum(float(row.split()[-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
 
 
-def test_the_users_mistakes_are_answered_in_one_line(nas, tmp_path):
+def test_mistakes_of_the_user_are_answered_in_one_line(nas, tmp_path):
     answer = nas("show", "erfnett")
     assert answer.refusal() == (
         "nas show: expected a published network or a YAML file, got 'erfnett'; did you mean 'erfnet'?"

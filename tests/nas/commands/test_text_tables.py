@@ -1,4 +1,4 @@
-"""Plain text tables, and how far long work is."""
+"""Plain text tables, and the progress of long work."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_a_class_that_does_not_occur_has_a_dash():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7500, "2 h 05 min")]
 )
-def test_durations(seconds, text):
+def test_durations_are_printed_in_suitable_units(seconds, text):
     assert duration(seconds) == text
 
 
-def test_percent():
+def test_shares_are_printed_in_percent():
     assert (percent(0.1234), percent(None)) == ("12.3", "-")
 
 
@@ -52,11 +52,11 @@ def test_percent():
         (0.071, 0.02, "waited 7.1 % for data and 2.0 % for timings"),
     ],
 )
-def test_waiting_is_told_where_there_is_some(data, lane, text):
+def test_shares_of_waiting_are_printed_when_there_are_any(data, lane, text):
     assert waiting(data, lane) == text
 
 
-def test_who_waits_for_more_than_a_twentieth_of_the_time_is_told_what_to_do():
+def test_waiting_for_more_than_a_twentieth_of_the_time_brings_advice():
     assert waiting_advice(0.05, 0.05) == waiting_advice(None, None) == ""
     assert "12.0 % of the training time was spent waiting for data: give" in waiting_advice(0.12, 0.0)
     assert "cache_gigabytes" not in waiting_advice(0.0, 0.12)
@@ -73,11 +73,11 @@ class Screen(io.StringIO):
 
 
 def followed(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, seconds: float, done: int = 0) -> str:
-    """What is told of 6 steps of 4 images that take so long, and how it ends."""
+    """The printed progress of 6 steps of 4 images, on a clock that advances so many seconds at each reading."""
     screen, now = Screen(terminal), iter(range(1000))
     monkeypatch.setattr("sys.stderr", screen)
     progress = ProgressLine(lambda: next(now) * seconds)
-    progress.count(4)  # before it begins, nothing is told
+    progress.count(4)  # before the beginning nothing is printed
     with progress.over("epoch 1/2", 22, done=done, waits=lambda: (0.071, 0.002)):
         for _ in range(6):
             progress.count(4)
@@ -93,11 +93,11 @@ def test_a_log_has_a_line_every_thirty_seconds_of_work(monkeypatch):
     assert followed(monkeypatch, terminal=False, seconds=1) == ""
 
 
-def test_what_was_done_before_is_no_part_of_the_pace(monkeypatch):
+def test_work_done_before_is_no_part_of_the_pace(monkeypatch):
     assert followed(monkeypatch, terminal=False, seconds=30, done=10).startswith("epoch 1/2: 14 of 22 images, 0.133 ")
 
 
-def test_a_terminal_has_one_line_that_is_gone_in_the_end(monkeypatch):
+def test_a_terminal_shows_one_line_of_progress_and_clears_it_at_the_end(monkeypatch):
     told = followed(monkeypatch, terminal=True, seconds=1)
     assert "\n" not in told
     assert told.count("\r\x1b[Kepoch 1/2: ") == 7
@@ -105,7 +105,7 @@ def test_a_terminal_has_one_line_that_is_gone_in_the_end(monkeypatch):
     assert told.endswith("\r\x1b[K")
 
 
-def test_it_speaks_while_nothing_is_counted_and_not_after_the_end(monkeypatch):
+def test_progress_is_reported_while_no_step_ends_but_not_after_the_end(monkeypatch):
     monkeypatch.setattr("sys.stderr", Screen(terminal=False))
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
     progress = ProgressLine(itertools.count().__next__, tell=told.put, every_seconds=0.001)
@@ -120,7 +120,7 @@ def test_it_speaks_while_nothing_is_counted_and_not_after_the_end(monkeypatch):
     assert not any(each.name == "progress" for each in threading.enumerate())
 
 
-def test_who_wants_no_words_hears_none(monkeypatch):
+def test_silent_progress_prints_nothing(monkeypatch):
     screen = Screen(terminal=True)
     monkeypatch.setattr("sys.stderr", screen)
     progress = ProgressLine(silent=True)

@@ -1,4 +1,4 @@
-"""`nas train`: what it prints and leaves, resuming, and what it refuses."""
+"""`nas train`: its output and files, resumed trainings, and refused requests."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(nas, small, pict
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
 
 
-def test_another_training_in_the_same_folder_is_refused(nas, small, pictures, trained):
+def test_a_second_training_in_the_same_folder_is_refused(nas, small, pictures, trained):
     before = (trained / "weights.safetensors").read_bytes()
     assert f"{trained} holds a training already" in nas(*words(small, pictures, trained)).refusal()
     resumed = nas(*words(small, pictures, trained, "--epochs", "2", "--resume"))
@@ -94,7 +94,7 @@ def test_a_folder_in_which_another_process_trains_is_left_alone(nas, small, pict
         assert (out / "data.yaml").read_text() == "of the training under way"
 
 
-def test_a_truncated_jpeg_is_named_before_anything_is_trained(nas, small, own_pictures, tmp_path):
+def test_a_truncated_jpeg_is_named_before_training_begins(nas, small, own_pictures, tmp_path):
     bad = own_pictures / "train" / "images" / "4.jpg"
     bad.write_bytes(bad.read_bytes()[:-600])
     answer = nas(*words(small, own_pictures, tmp_path / "out"))
@@ -118,7 +118,7 @@ def test_a_truncated_jpeg_is_named_before_anything_is_trained(nas, small, own_pi
         (("train", "erfnet", "--input", "99999x99999"), "of 16 to 8192 pixels"),
     ],
 )
-def test_what_cannot_be_trained_is_answered_in_one_line(nas, tmp_path, given, expected):
+def test_impossible_trainings_are_refused_in_one_line(nas, tmp_path, given, expected):
     assert expected in nas(*given, "--out", tmp_path / "out").refusal()
 
 
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_made_is_refused(nas, small, pictures, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["study.yaml", "certificate.yaml", "classes.txt"])
-def test_a_folder_that_is_something_else_stays_so(name, nas, small, pictures, tmp_path):
+def test_a_folder_with_other_contents_is_refused(name, nas, small, pictures, tmp_path):
     (tmp_path / name).touch()
     told = nas(*words(small, pictures, tmp_path)).refusal()
     assert f"expected a folder for a training, got {tmp_path} with its {name}" in told
@@ -154,7 +154,7 @@ def test_a_training_whose_checkpoint_is_cut_short_begins_anew(nas, small, pictur
 
 @pytest.mark.parametrize("name", ["data.yaml", "init.yaml", "init.safetensors", "form.yaml", "architecture.yaml"])
 @pytest.mark.parametrize("more", [(), ("--resume",)], ids=["anew", "resume"])
-def test_somebodys_files_where_a_training_would_have_its_own_are_left_alone(
+def test_files_of_the_user_with_the_names_of_training_files_are_left_alone(
     name, more, nas, small, pictures, trained, tmp_path
 ):
     mine = (space.load("erfnet").to_yaml() if name == "architecture.yaml" else "train: images/train\n").encode()
@@ -167,7 +167,7 @@ def test_somebodys_files_where_a_training_would_have_its_own_are_left_alone(
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {name: mine}
 
 
-def test_what_a_training_left_that_ended_in_its_first_epoch_is_replaced(nas, small, pictures, trained, tmp_path):
+def test_files_of_a_training_that_ended_in_its_first_epoch_are_replaced(nas, small, pictures, trained, tmp_path):
     init = tmp_path / "mine.safetensors"
     shutil.copyfile(trained / "weights.safetensors", init)
     out = tmp_path / "out"
@@ -183,7 +183,7 @@ def test_what_a_training_left_that_ended_in_its_first_epoch_is_replaced(nas, sma
     nas(*started).done()
 
 
-def test_weights_without_their_checkpoint_are_not_trained_over(nas, small, pictures, trained, tmp_path):
+def test_weights_without_their_checkpoint_are_not_replaced(nas, small, pictures, trained, tmp_path):
     out = shutil.copytree(trained, tmp_path / "out")
     (out / "checkpoint.pt").unlink()
     for name in ("progress.yaml", "scores.yaml"):
@@ -244,7 +244,7 @@ def test_a_training_starts_from_pretrained_weights_and_goes_on_without_their_fil
     assert "expected the weights that" in other.refusal()
 
 
-def test_it_is_said_in_which_form_folded_weights_train(nas, plain_network, pictures, tmp_path):
+def test_the_output_names_the_form_in_which_folded_weights_train(nas, plain_network, pictures, tmp_path):
     file, out = tmp_path / "folded.safetensors", tmp_path / "out"
     save_weights(file, plain_network((8, 1), rep=True).build(2).state_dict(), {})
     (tmp_path / "rep.yaml").write_text(plain_network((12, 1), rep=True).to_yaml())
@@ -259,13 +259,13 @@ def test_it_is_said_in_which_form_folded_weights_train(nas, plain_network, pictu
 
 
 def _still(folder: Path) -> str:
-    """A recipe that changes next to nothing."""
+    """A recipe that hardly changes the weights."""
     text = "{optimizer: sgd, learning_rate: 1.0e-9, epochs: 1, batch_size: 3}"
     (folder / "still.yaml").write_text(text)
     return str(folder / "still.yaml")
 
 
-def test_what_no_training_can_start_from_is_refused(nas, small, resnet, pictures, tmp_path):
+def test_files_that_no_training_can_start_from_are_refused(nas, small, resnet, pictures, tmp_path):
     architecture, file = resnet
     out = tmp_path / "out"
     missing = nas(*words(architecture, pictures, out, "--init", tmp_path / "none.pth"))
@@ -278,7 +278,7 @@ def test_what_no_training_can_start_from_is_refused(nas, small, resnet, pictures
     assert not (out / "init.yaml").exists()
 
 
-def test_a_recipe_names_weights_beside_itself(resnet, tmp_path):
+def test_a_recipe_names_weights_relative_to_its_own_file(resnet, tmp_path):
     (tmp_path / "recipe.yaml").write_text("{optimizer: sgd, learning_rate: 0.1, epochs: 1, batch_size: 2, init: w.pth}")
     assert load_recipe(tmp_path / "recipe.yaml").init == str(tmp_path / "w.pth")
     study = "{data: {name: road_scenes}, budget: 10ms, recipe: {optimizer: sgd, learning_rate: 0.1, epochs: 1, "

@@ -1,4 +1,4 @@
-"""`nas train --processes N`: the same training, shared by processes that end together."""
+"""`nas train --processes N`: several processes share one training and end together."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def command(plain: Path, pictures: Path, out: Path, *more: str) -> list[str]:
 
 
 def said(err: str) -> list[str]:
-    """Lines of standard error, but for those of a training that takes long or waits."""
+    """Lines of standard error, without the progress of a long or waiting training."""
     return [line for line in err.splitlines() if line and not re.search(r" images/s, |^timings run alone", line)]
 
 
 def run(words: list[str]) -> str:
-    """What it prints, when it ends well."""
+    """The output of a command that must succeed."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert said(done.stderr) == []
@@ -71,7 +71,7 @@ def children_of(process: int) -> list[int]:
 
 
 def are_gone(processes: list[int]) -> bool:
-    """Whether they end; it waits for them."""
+    """Whether all these processes end within some time."""
     until = time.monotonic() + 60
     while any(Path(f"/proc/{each}").exists() for each in processes) and time.monotonic() < until:
         time.sleep(0.1)
@@ -80,7 +80,7 @@ def are_gone(processes: list[int]) -> bool:
 
 @contextmanager
 def training(words: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """`words` under way, when the first epoch is finished; with two processes more that train."""
+    """The process of a training whose first epoch is finished."""
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -102,13 +102,13 @@ def same(first: Path, second: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alone(plain: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """What one process trains, and prints."""
+    """The folder and the output of a training in one process."""
     out = tmp_path_factory.mktemp("alone") / "alone"
     return out, run(command(plain, pictures, out))
 
 
 @pytest.mark.slow
-def test_processes_train_what_one_does_and_it_goes_on_when_one_of_them_was_killed(alone, plain, pictures, tmp_path):
+def test_several_processes_train_as_one_and_resume_after_one_of_them_was_killed(alone, plain, pictures, tmp_path):
     (alone, printed), three, killed = alone, tmp_path / "three", tmp_path / "killed"
     told = [printed, run(command(plain, pictures, three, "--processes", "3"))]
     assert "on cpu, in 3 processes" in told[1]
@@ -122,7 +122,7 @@ def test_processes_train_what_one_does_and_it_goes_on_when_one_of_them_was_kille
     words = command(plain, pictures, killed, "--processes", "2")
     with training(words) as process:
         members = children_of(process.pid)
-        os.kill(members[-1], signal.SIGKILL)  # before it stands what multiprocessing starts for itself
+        os.kill(members[-1], signal.SIGKILL)  # a helper of multiprocessing comes before it
         assert process.wait(timeout=60) == 2
         (line,) = said(process.stderr.read())
     assert line.startswith("nas train: process 2 of 2 was ended by SIGKILL")
@@ -153,9 +153,7 @@ print(code, process.returncode, more.returncode, more.stderr.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_two_processes_on_two_nodes_take_the_steps_of_one_and_go_on_when_a_node_is_lost(
-    alone, plain, pictures, tmp_path
-):
+def test_two_processes_on_two_nodes_train_as_one_and_resume_after_a_node_was_lost(alone, plain, pictures, tmp_path):
     both, lost = tmp_path / "both", tmp_path / "lost"
     words = [
         word for word in command(plain, pictures, tmp_path / "out") if word not in ("--out", str(tmp_path / "out"))
@@ -195,7 +193,7 @@ def test_a_whole_network_has_no_batches_of_its_encoder_to_share(alone, plain, pi
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_gpus_train_what_one_does(plain, pictures, tmp_path):
+def test_several_gpus_train_as_one(plain, pictures, tmp_path):
     one, all_ = tmp_path / "one", tmp_path / "all"
     run([*command(plain, pictures, one), "--device", "cuda"])
     assert "processes" in run([*command(plain, pictures, all_, "--processes", "2"), "--device", "cuda"])
@@ -207,7 +205,7 @@ def test_gpus_train_what_one_does(plain, pictures, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_no_process_outlives_the_one_that_started_it(number, plain, pictures, tmp_path):
+def test_worker_processes_end_with_the_process_that_started_them(number, plain, pictures, tmp_path):
     with training(command(plain, pictures, tmp_path / "out", "--processes", "2")) as process:
         members = children_of(process.pid)
         assert len(members) >= 2
@@ -221,8 +219,8 @@ def test_no_process_outlives_the_one_that_started_it(number, plain, pictures, tm
 
 
 @pytest.mark.slow
-def test_processes_and_timings_do_not_wait_for_each_other_for_ever(plain, pictures, tmp_path):
-    """A process in a step that waits for another one, which waits for the timing that waits for the first, would."""
+def test_training_processes_and_timings_do_not_wait_for_each_other_for_ever(plain, pictures, tmp_path):
+    """A circle would be: a step waits for another process, which waits for the timing, which waits for the step."""
     words = command(plain, pictures, tmp_path / "out", "--processes", "2", "--epochs", "6", "--batch-size", "2")
     taken = 0
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
@@ -231,7 +229,7 @@ def test_processes_and_timings_do_not_wait_for_each_other_for_ever(plain, pictur
             while process.poll() is None and time.monotonic() < until:
                 with lane.exclusive():
                     taken += 1
-                time.sleep(0.01)  # whoever waits gets in between
+                time.sleep(0.01)  # time for a waiting process to enter
             assert process.poll() == 0
         finally:
             process.kill()
@@ -240,7 +238,7 @@ def test_processes_and_timings_do_not_wait_for_each_other_for_ever(plain, pictur
 
 
 @pytest.mark.slow
-def test_what_one_of_several_cannot_do_is_said_once(plain, pictures, tmp_path):
+def test_an_error_in_several_processes_is_printed_once(plain, pictures, tmp_path):
     words = command(plain, pictures, tmp_path / "out", "--processes", "2")
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("0.02", "1.0e+30"))
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
@@ -265,7 +263,7 @@ def test_what_one_of_several_cannot_do_is_said_once(plain, pictures, tmp_path):
         (("--processes", "7", "--batch-size", "9"), "got 7 processes and 6 images at a time; give 6 at most"),
     ],
 )
-def test_processes_that_would_have_nothing_are_refused(nas, plain, pictures, tmp_path, given, expected):
+def test_impossible_numbers_of_processes_are_refused(nas, plain, pictures, tmp_path, given, expected):
     words = command(plain, pictures, tmp_path / "out", *given)
     assert expected in nas(*words[3:]).refusal()
     assert not (tmp_path / "out").exists()

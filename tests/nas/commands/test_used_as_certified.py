@@ -1,4 +1,4 @@
-"""A certified file that was changed is refused wherever it is read; weights that say nothing of themselves are used."""
+"""Changed certified files are refused wherever they are read; weights without metadata can be used."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def change_weights(folder):
     save_weights(file, weights, read_metadata(file))
 
 
-def test_what_was_certified_is_used(certified):
+def test_certified_files_can_be_loaded(certified):
     assert load_trained(str(certified), None).architecture == load_architecture(str(certified.parent))
 
 
-def test_other_weights_are_refused_by_every_command(nas, certified, pictures, tmp_path):
+def test_every_command_refuses_changed_weights_of_a_certified_folder(nas, certified, pictures, tmp_path):
     change_weights(certified)
     picture = next((pictures / "val" / "images").iterdir())
     for command in (
@@ -55,7 +55,7 @@ def test_other_weights_are_refused_by_every_command(nas, certified, pictures, tm
     assert {path.name for path in tmp_path.iterdir()} <= {"run"}
 
 
-def test_another_architecture_is_refused_too(nas, certified):
+def test_a_changed_architecture_of_a_certified_folder_is_refused(nas, certified):
     file = certified / "architecture.yaml"
     file.write_text(scale_width(space.load(file), 2.0).to_yaml())
     answer = nas("measure", certified, "--target", "null@cpu:1", "--input", "64x96")
@@ -65,14 +65,14 @@ def test_another_architecture_is_refused_too(nas, certified):
         load_trained(str(certified), None)
 
 
-def test_without_its_certificate_a_folder_is_what_it_is(certified):
+def test_a_folder_whose_certificate_was_removed_can_be_used(certified):
     change_weights(certified)
     (certified / "certificate.yaml").unlink()
     assert load_trained(str(certified), None).labelling.classes == ("ground", "box", "sky")
 
 
-def test_a_graph_in_int8_is_timed_where_and_at_the_size_that_it_was_certified_at(trained, certify, tmp_path):
-    """Elsewhere it says nothing: INT8 of a GPU is another graph, and each has one input size."""
+def test_a_graph_in_int8_is_timed_only_on_its_target_at_its_certified_size(trained, certify, tmp_path):
+    """The graph is of no use on other targets or sizes: INT8 of a GPU is another graph, and each has one input size."""
     folder = shutil.copytree(trained, tmp_path / "int8")
     (folder / "model.onnx").write_bytes(b"a graph")
     certify(folder, "onnxruntime:int8@cpu:1")
@@ -90,7 +90,7 @@ def test_a_graph_in_int8_is_timed_where_and_at_the_size_that_it_was_certified_at
 
 @pytest.mark.share(4)
 @pytest.mark.parametrize("name", space.published())
-def test_the_head_of_weights_tells_the_classes(name, tmp_path):
+def test_the_number_of_classes_is_read_from_the_head_of_weights(name, tmp_path):
     architecture = scale_width(space.load(name), 0.1)
     (tmp_path / "a.yaml").write_text(architecture.to_yaml())
     save_weights(tmp_path / "w.safetensors", architecture.build(7).state_dict(), {})
@@ -100,7 +100,7 @@ def test_the_head_of_weights_tells_the_classes(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_without_words_need_no_data(nas, pictures, tmp_path):
+def test_weights_without_metadata_need_no_data(nas, pictures, tmp_path):
     torch.manual_seed(0)
     architecture = scale_width(space.load("ndnet29-fcn32"), 0.25)
     (tmp_path / "a.yaml").write_text(architecture.to_yaml())
@@ -119,7 +119,7 @@ def test_weights_without_words_need_no_data(nas, pictures, tmp_path):
     assert load_trained(str(tmp_path / "pruned"), None).head_classes() == 7
 
 
-def test_weights_of_another_network_have_no_such_head(nas, tmp_path):
+def test_weights_without_the_last_layer_of_the_network_are_refused(nas, tmp_path):
     save_weights(tmp_path / "w.safetensors", {"something": torch.zeros(3)}, {})
     answer = nas("export", "erfnet", "--weights", tmp_path / "w.safetensors", "--out", tmp_path / "m.onnx")
     assert answer.code == 2
@@ -128,7 +128,7 @@ def test_weights_of_another_network_have_no_such_head(nas, tmp_path):
 
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--seed"])
 @pytest.mark.parametrize("number", ["9" * 300, "-" + "9" * 5000, "1e3"], ids=["300 digits", "5000 digits", "1e3"])
-def test_numbers_that_nothing_takes_are_refused(nas, option, number):
+def test_enormous_and_fractional_numbers_are_refused(nas, option, number):
     answer = nas("train", "erfnet", f"{option}={number}")
     assert answer.code == 2
     assert "expected a whole number of at most 1,000,000,000" in answer.err

@@ -1,4 +1,4 @@
-"""A winner's folder: what the certificate says, that its parts are one network, and that it is whole or not there."""
+"""A winner's folder: its certificate, its files, which are one network, and its being written whole or not at all."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def dataset(pictures):
 
 @pytest.fixture(scope="module", params=["null@cpu:1", pytest.param(TARGET, marks=pytest.mark.slow)])
 def target(request):
-    """A busy machine is waited for on a real one."""
+    """The simulated device; on a real target the test would wait while the machine is busy."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def winner(trained, target, pictures, single_core, tmp_path_factory):
-    """A winner that is within its budget. Not to be changed."""
+    """A winner that is within its budget; tests must not change it."""
     folder = tmp_path_factory.mktemp("run") / "winner"
     folder.mkdir()
     (folder / "old").write_text("no part of a winner before")
@@ -74,7 +74,7 @@ def winner(trained, target, pictures, single_core, tmp_path_factory):
     return folder
 
 
-def test_the_certificate_says_what_was_measured(winner, target, dataset):
+def test_the_certificate_describes_the_measurement(winner, target, dataset):
     assert {file.name for file in winner.iterdir()} == FILES | {"old"}, "what nobody certified is somebody's"
     assert list(winner.parent.iterdir()) == [winner]
     certificate = read_certificate(winner)
@@ -90,7 +90,7 @@ def test_the_certificate_says_what_was_measured(winner, target, dataset):
     assert {"cpu", library, "threads", "reference"} <= set(latency.environment)
     assert certificate.precision == "fp32"
     assert f"{latency.samples} pairs" in certificate.protocol
-    assert len(latency.processes_milliseconds) in (2, 3)  # one that was disturbed does not count
+    assert len(latency.processes_milliseconds) in (2, 3)  # a disturbed process does not count
     assert f"{len(latency.processes_milliseconds)} separate processes, one after another" in certificate.protocol
 
     network = architecture.build(3)
@@ -110,7 +110,7 @@ def test_the_certificate_says_what_was_measured(winner, target, dataset):
 
 
 def test_yaml_and_weights_rebuild_the_network_in_the_onnx_file(winner, trained):
-    architecture, weights = load_winner(winner.parent)  # the run's folder will do
+    architecture, weights = load_winner(winner.parent)  # the folder of the run is accepted too
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     network = architecture.build(3)
     network.load_state_dict(load_file(weights))
@@ -138,7 +138,7 @@ def test_the_usage_written_into_the_certificate_works(winner, monkeypatch):
     assert values["logits"].shape == (1, 3, 64, 96)
 
 
-def test_the_usage_says_how_logits_became_labels_when_it_was_timed(dataset, tmp_path):
+def test_the_usage_in_the_certificate_describes_the_way_from_logits_to_labels(dataset, tmp_path):
     architecture = replace(space.load("fast-scnn"), label_stride=2)
     weights = architecture.build(3).state_dict()
     finished = Finished(architecture=architecture, weights=weights, labelling=Labelling.of(dataset), dataset=None)
@@ -152,7 +152,7 @@ def test_the_usage_says_how_logits_became_labels_when_it_was_timed(dataset, tmp_
     ("budget", "text", "passed"),
     [(None, None, None), ("0.0001ms", "0.0001ms", False), ("1000ms p99", "1000ms p99", True)],
 )
-def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget, text, passed):
+def test_the_certificate_holds_the_verdict_on_the_budget(winner, dataset, budget, text, passed):
     known = read_certificate(winner)
     scores = Scores(miou=0.5, class_iou=(0.5, 0.5, None), pixel_accuracy=0.75)
     evidence = Evidence(
@@ -168,7 +168,7 @@ def test_the_certificate_says_whether_the_budget_is_met(winner, dataset, budget,
 
 
 @pytest.mark.parametrize("figure", ["miou", "parameters", "  raw_p50_milliseconds", "  sky"])
-def test_a_figure_that_was_changed_is_noticed(winner, figure, tmp_path):
+def test_a_changed_figure_in_a_certificate_is_noticed(winner, figure, tmp_path):
     text = (winner / "certificate.yaml").read_text()
     changed = re.sub(rf"^{figure}: .*$", f"{figure}: 1", text, flags=re.MULTILINE)
     assert changed != text
@@ -183,7 +183,7 @@ def test_a_figure_that_was_changed_is_noticed(winner, figure, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_measurement_that_fails_leaves_what_was_there(trained, dataset, tmp_path):
+def test_a_failed_measurement_leaves_the_earlier_winner(trained, dataset, tmp_path):
     architecture, weights = load_winner(trained)
     (tmp_path / "winner").mkdir()
     (tmp_path / "winner" / "certificate.yaml").write_text("the old one")
@@ -242,7 +242,7 @@ def test_a_process_that_is_killed_leaves_no_half_winner(trained, pictures, tmp_p
     folder = tmp_path / "winner"
     process = subprocess.Popen([sys.executable, "-c", KILLED, folder, trained, pictures], env=os.environ)
     end = time.monotonic() + 60
-    try:  # when the ONNX file is there, a process that measures is being started, which takes seconds
+    try:  # once the ONNX file exists, a measuring process is being started, which takes seconds
         while not list(tmp_path.glob("*/model.onnx")) and time.monotonic() < end:
             time.sleep(0.02)
     finally:
@@ -256,7 +256,7 @@ def test_a_process_that_is_killed_leaves_no_half_winner(trained, pictures, tmp_p
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_folder_that_was_moved_aside_when_the_process_died_comes_back(tmp_path):
+def test_a_winner_moved_aside_by_a_killed_process_is_restored(tmp_path):
     (tmp_path / ".winner.previous").mkdir()
     (tmp_path / ".winner.previous" / "file").write_text("old")
     with pytest.raises(UserError), replace_folder(tmp_path / "winner", "file"):
@@ -265,7 +265,7 @@ def test_a_folder_that_was_moved_aside_when_the_process_died_comes_back(tmp_path
     assert (tmp_path / "winner" / "file").read_text() == "old"
 
 
-def test_what_is_no_winner_is_refused(tmp_path: Path):
+def test_folders_without_a_winner_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="expected a winner's folder"):
         read_certificate(tmp_path)
     with pytest.raises(UserError, match="got neither"):

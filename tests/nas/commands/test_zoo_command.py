@@ -23,22 +23,22 @@ FILES = {"architecture.yaml", "weights.safetensors", "model.onnx", "certificate.
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """No checkout is where a user works."""
+    """Run in a folder that is no checkout, as users do."""
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_winner_of_a_study_is_in_the_zoo_and_nothing_else_is():
+def test_the_zoo_holds_exactly_the_winners_of_studies():
     winners = {folder.name: folder for folder in ROOT.glob("studies/*/winners/*")}
     assert NAME in NAMES
     assert set(NAMES) == set(winners)
     for name, folder in winners.items():
-        assert (zoo.WINNERS / name).is_symlink()  # there is one copy of its weights
+        assert (zoo.WINNERS / name).is_symlink()  # the package holds no second copy of the weights
         assert (zoo.WINNERS / name).resolve() == folder
         assert not {name} & set(space.published())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_winner_is_what_its_certificate_says(name):
+def test_each_winner_of_the_zoo_agrees_with_its_certificate(name):
     folder = zoo.WINNERS / name
     certificate = read_certificate(folder)
     assert {file.name for file in folder.iterdir()} == FILES == {"certificate.yaml", *certificate.sha256}
@@ -54,7 +54,7 @@ def test_a_winner_is_what_its_certificate_says(name):
     assert certificate.miou is not None
 
 
-def test_all_are_listed_with_the_figures_of_their_certificates(nas):
+def test_winners_are_listed_with_the_figures_of_their_certificates(nas):
     lines = nas("zoo").done().out.splitlines()
     assert lines[0].split()[:4] == ["name", "data", "size", "target"]
     rows = {line.split()[0]: line.split() for line in lines[2 : 2 + len(NAMES)]}
@@ -75,17 +75,17 @@ def test_a_copy_is_the_same_network(nas, tmp_path):
     shown = nas("show", tmp_path / "mine").done().out
     assert shown.splitlines()[:-1] == nas("show", NAME).done().out.splitlines()[:-1]
     assert "at 176x240 with 11 classes; key 1fe51c564993" in shown
-    nas("zoo", NAME, "--out", tmp_path / "mine").done()  # what it left is its to replace
+    nas("zoo", NAME, "--out", tmp_path / "mine").done()  # its own files may be replaced
 
 
-def test_the_current_folder_may_be_filled(nas, tmp_path, monkeypatch):
+def test_a_winner_can_be_copied_into_the_current_folder_again_and_again(nas, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         nas("zoo", NAME, "--out", ".").done()
         assert {file.name for file in tmp_path.iterdir()} == FILES
 
 
-def test_what_is_of_value_is_not_replaced(nas, tmp_path):
+def test_folders_with_files_of_the_user_are_not_replaced(nas, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     assert "with thesis.txt, which would be lost" in nas("zoo", NAME, "--out", tmp_path).refusal()
     assert {file.name for file in tmp_path.iterdir()} == {"thesis.txt"}
@@ -96,9 +96,9 @@ def test_what_is_of_value_is_not_replaced(nas, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {*FILES, "evaluation.yaml"}
 
 
-def test_what_was_changed_since_is_of_value(nas, tmp_path):
+def test_changed_copies_are_not_replaced(nas, tmp_path):
     nas("zoo", NAME, "--out", tmp_path).done()
-    (tmp_path / "lost+found").mkdir()  # of a disk whose own folder it is
+    (tmp_path / "lost+found").mkdir()  # as in the root folder of a disk
     nas("zoo", NAME, "--out", tmp_path).done()
     assert (tmp_path / "lost+found").is_dir()
     for name in ("model.onnx", "data.yaml"):
@@ -115,14 +115,14 @@ def test_a_name_brings_its_weights_wherever_a_network_is_used(nas, own_pictures,
     assert "give --data camvid:DIR" in nas("evaluate", NAME).refusal()
 
 
-def test_what_lies_in_the_current_folder_comes_first(nas, tmp_path):
+def test_a_folder_of_the_current_folder_comes_before_a_winner_of_the_same_name(nas, tmp_path):
     nas("zoo", "camvid-ndnet45", "--out", NAME).done()
     assert "481,859 parameters" in nas("show", NAME).done().out
 
 
 @pytest.mark.parametrize("name", ["erfnet", NAME])
 def test_a_folder_without_a_network_does_not_stand_for_its_name(nas, own_pictures, tmp_path, name):
-    """For example a clone of the authors' code, or the output of a command."""
+    """Such a folder may be a clone of the authors' code, or the output of a command."""
     shown = nas("show", name).done().out
     (tmp_path / name).mkdir()
     (tmp_path / name / "README.md").write_text("a clone")
@@ -144,13 +144,13 @@ def test_mistakes_are_answered_in_one_line(nas, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wheel_has_the_winners_in_it_and_works_anywhere(own_pictures, tmp_path):
-    """Built and unpacked as pip does, without a network."""
+def test_a_wheel_contains_the_winners_and_works_outside_a_checkout(own_pictures, tmp_path):
+    """The wheel is built and unpacked as pip does, without access to a network."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode != 0:
         pytest.skip("not a git checkout")
     for path in tracked.stdout.split("\0")[:-1]:
-        if (ROOT / path).exists():  # not one that is being removed
+        if (ROOT / path).exists():  # except files that are being removed
             (tmp_path / "checkout" / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / path, tmp_path / "checkout" / path, follow_symlinks=False)
     build = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path, "."]
@@ -158,7 +158,7 @@ def test_a_wheel_has_the_winners_in_it_and_works_anywhere(own_pictures, tmp_path
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    shutil.rmtree(tmp_path / "checkout")  # no link of the wheel leads there
+    shutil.rmtree(tmp_path / "checkout")  # the wheel must not link to the checkout
     picture = next((own_pictures / "val" / "images").iterdir())
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); from nas.cli import main; sys.exit(main())"

@@ -26,7 +26,7 @@ def draw_label(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarra
 
 
 def draw_image(label: np.ndarray, seed: int) -> np.ndarray:
-    """A smooth picture that has something to do with its label."""
+    """A smooth picture whose brightness depends on its label."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize(label.shape[::-1], Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""Batches made ahead: the same ones in the same order, never while somebody times a network."""
+"""Batches made ahead: the same batches in the same order, and none while a network is timed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARTS = [[0], [1], [2], [3], [4], [5]]
 
 
 class Maker:
-    """Makes batches that tell their sample, and remembers which."""
+    """Makes batches that hold their sample's number, and records these numbers."""
 
     def __init__(self, breaks_at: int | None = None) -> None:
         self.made: list[int] = []
@@ -45,14 +45,14 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
 
 
-def test_they_are_the_same_in_the_same_order() -> None:
+def test_batches_made_ahead_are_the_same_in_the_same_order() -> None:
     assert numbers(Maker().batches()) == [0, 1, 2, 3, 4, 5]
     with closing(guarded(Maker().batches(), nullcontext)) as steps:
         assert numbers(steps) == [0, 1, 2, 3, 4, 5]
     assert threads() == []
 
 
-def test_nothing_is_made_before_it_is_asked_for_by_itself() -> None:
+def test_no_batch_is_made_before_the_first_request() -> None:
     maker = Maker()
     batches = maker.batches()
     assert maker.made == []
@@ -60,7 +60,7 @@ def test_nothing_is_made_before_it_is_asked_for_by_itself() -> None:
     assert maker.made == [0]
 
 
-def test_no_more_are_made_ahead_than_agreed() -> None:
+def test_no_more_batches_are_made_ahead_than_agreed() -> None:
     maker = Maker()
     batches = maker.batches()
     with batches.ahead(nullcontext):
@@ -70,7 +70,7 @@ def test_no_more_are_made_ahead_than_agreed() -> None:
     assert len(maker.made) <= 1 + AHEAD
 
 
-def test_none_is_made_while_a_network_is_timed() -> None:
+def test_no_batch_is_made_while_a_network_is_timed() -> None:
     maker = Maker()
     batches = maker.batches()
     with batches.ahead(lane.shared):
@@ -82,8 +82,8 @@ def test_none_is_made_while_a_network_is_timed() -> None:
         assert numbers(batches) == [1, 2, 3, 4, 5]
 
 
-def test_each_is_made_and_worked_on_in_a_guard_of_its_own() -> None:
-    """A lock is such a guard that only one can be in: whoever asked for a batch inside it would wait for ever."""
+def test_each_batch_is_made_and_used_under_a_guard_of_its_own() -> None:
+    """The guard is a lock: a request for a batch inside the guard of a step would wait for ever."""
     lock, entered = threading.Lock(), []
 
     @contextmanager
@@ -100,7 +100,7 @@ def test_each_is_made_and_worked_on_in_a_guard_of_its_own() -> None:
     assert len(entered) == 2 * len(PARTS)
 
 
-def test_a_loop_that_breaks_leaves_nothing_at_work() -> None:
+def test_a_loop_that_breaks_leaves_no_thread_running() -> None:
     maker = Maker()
     with closing(guarded(maker.batches(), lane.shared)) as steps:
         for _ in steps:
@@ -110,7 +110,7 @@ def test_a_loop_that_breaks_leaves_nothing_at_work() -> None:
         assert len(maker.made) < len(PARTS)
 
 
-def test_a_step_that_fails_leaves_nothing_at_work() -> None:
+def test_a_step_that_fails_leaves_no_thread_running() -> None:
     def work() -> None:
         with closing(guarded(Maker().batches(), lane.shared)) as steps:
             for _ in steps:
@@ -123,7 +123,7 @@ def test_a_step_that_fails_leaves_nothing_at_work() -> None:
         pass
 
 
-def test_an_error_is_raised_where_its_batch_is_asked_for() -> None:
+def test_an_error_is_raised_when_its_batch_is_requested() -> None:
     batches = Maker(breaks_at=2).batches()
     with batches.ahead(nullcontext):
         assert [int(next(batches)[0]) for _ in range(2)] == [0, 1]
@@ -131,7 +131,7 @@ def test_an_error_is_raised_where_its_batch_is_asked_for() -> None:
             next(batches)
 
 
-def test_waiting_is_told_apart() -> None:
+def test_waiting_for_data_and_for_the_guard_are_counted_separately() -> None:
     @contextmanager
     def slow() -> Iterator[None]:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Class lists in the forms that people and tools leave: understood, or refused, never shifted."""
+"""Class lists as people and tools write them: each is understood or refused, and no name shifts to another class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = ("road", "car", "sky")
         b"__ignore__\nroad\ncar\nsky\n",
     ],
 )
-def test_the_names_are_understood(text: bytes, tmp_path: Path) -> None:
+def test_class_names_are_understood(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(text)
     listed, notes = read_classes(tmp_path)
     assert listed.names == NAMES
@@ -63,14 +63,14 @@ def test_the_names_are_understood(text: bytes, tmp_path: Path) -> None:
         (b"# nothing\n", "2 to 255 names"),
     ],
 )
-def test_what_would_shift_names_is_refused(text: bytes, expected: str, tmp_path: Path) -> None:
+def test_class_lists_that_would_shift_names_are_refused(text: bytes, expected: str, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(text)
     with pytest.raises(UserError, match=expected) as caught:
         read_classes(tmp_path)
     assert str(tmp_path / "classes.txt") in str(caught.value)
 
 
-def test_a_list_under_another_name_is_pointed_at(tmp_path: Path) -> None:
+def test_a_class_list_under_another_file_name_is_pointed_out(tmp_path: Path) -> None:
     (tmp_path / "Classes.txt").write_text("road\ncar\n")
     with pytest.raises(UserError, match=r"Classes\.txt is there: rename it"):
         read_classes(tmp_path)

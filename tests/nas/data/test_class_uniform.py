@@ -1,4 +1,4 @@
-"""Class-uniform sampling: rare classes come up as often as others, and an epoch stays a pure function."""
+"""Class-uniform sampling: rare classes come up as often as others, and an epoch depends on seed and number alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CLASSES = ("ground", "common", "rare", "never")
 
 @pytest.fixture(scope="module")
 def unequal(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Twenty pictures of ground with something common somewhere; one of them has four pixels of something rare."""
+    """Twenty pictures of ground and a common class, one of them with four pixels of a rare class."""
     root = tmp_path_factory.mktemp("unequal")
     for split, count in (("train", IMAGES), ("val", 2)):
         for kind in ("images", "labels"):
@@ -72,7 +72,7 @@ def epoch_of(dataset: Dataset, number: int = 0, **wishes: object) -> tuple[Tenso
     return torch.cat(images), torch.cat(labels)
 
 
-def test_images_of_classes_are_those_that_hold_them(unequal: Dataset) -> None:
+def test_images_of_a_class_are_those_that_contain_it(unequal: Dataset) -> None:
     assert images_of_classes(class_pixels(unequal)) == (tuple(range(IMAGES)), tuple(range(IMAGES)), (RARE,), ())
     guarded = []
 
@@ -97,7 +97,7 @@ def test_a_split_without_a_class_is_refused(unequal: Dataset, tmp_path: Path) ->
 
 
 def test_classes_come_up_equally_often(sampling: Callable[[float], ClassUniform]) -> None:
-    """Of those that occur; the rare one in the one picture that has it."""
+    """Only occurring classes count; the rare class comes up in the one picture that has it."""
     for share, drawn in ((1.0, 20), (0.5, 10), (0.3, 6)):
         totals: Counter[int | None] = Counter()
         for epoch in range(30):
@@ -113,7 +113,7 @@ def test_classes_come_up_equally_often(sampling: Callable[[float], ClassUniform]
         assert set(totals) == {0, 1, 2}
 
 
-def test_what_is_not_drawn_by_class_is_shown_as_without(sampling: Callable[[float], ClassUniform]) -> None:
+def test_pictures_not_drawn_by_class_are_shown_as_in_usual_sampling(sampling: Callable[[float], ClassUniform]) -> None:
     without = showings(IMAGES, None, seed=3, epoch=5)
     assert showings(IMAGES, sampling(0.0), seed=3, epoch=5) == without
     with_some = showings(IMAGES, sampling(0.4), seed=3, epoch=5)
@@ -133,7 +133,7 @@ def test_seeds_and_epochs_differ_and_repeat(sampling: Callable[[float], ClassUni
 def test_a_rare_class_is_seen_about_as_often_as_others(
     unequal: Dataset, sampling: Callable[[float], ClassUniform]
 ) -> None:
-    """In what networks are shown: crops of a twelfth of the picture, shifted, at scales that lose no pixel."""
+    """Networks see crops of a twelfth of the picture, shifted, at scales that lose no pixel."""
     augmentation = replace(VARIED, scale=(1.0, 2.0))
 
     def seen(class_uniform: ClassUniform | None) -> list[int]:
@@ -148,8 +148,8 @@ def test_a_rare_class_is_seen_about_as_often_as_others(
     assert 40 - 2 <= common <= 3 * rare
 
 
-def test_a_window_holds_its_pixel_wherever_that_is() -> None:
-    """Any window that does is as likely; without a pixel windows are as they were."""
+def test_a_window_holds_its_pixel_wherever_the_pixel_is() -> None:
+    """All windows that hold the pixel are equally likely; without a pixel windows are drawn as usual."""
     wide = Augmentation(crop=(20, 30), shift_pixels=4)
     found = set()
     for number in range(400):
@@ -167,7 +167,7 @@ def test_a_window_holds_its_pixel_wherever_that_is() -> None:
     assert (whole.top, whole.left, whole.height, whole.width) == (0, 0, 60, 80)
 
 
-def test_every_pixel_of_a_class_is_as_likely() -> None:
+def test_every_pixel_of_a_class_is_equally_likely() -> None:
     label = np.zeros((4, 6), dtype=np.uint8)
     label[1, 2] = label[3, 5] = 9
     found = Counter(pixel_of(label, 9, seed=0, epoch=0, number=number) for number in range(200))
@@ -185,7 +185,9 @@ def test_both_backends_show_the_same(unequal: Dataset, sampling: Callable[[float
     torch.testing.assert_close(ours[0][inside], theirs[0][inside], atol=0.02, rtol=0)
 
 
-def test_processes_deal_out_the_batches_of_one(unequal: Dataset, sampling: Callable[[float], ClassUniform]) -> None:
+def test_several_processes_share_the_batches_of_one_process(
+    unequal: Dataset, sampling: Callable[[float], ClassUniform]
+) -> None:
     def labels(share: Share) -> list[Tensor]:
         loader = make_loader(
             unequal,
@@ -203,13 +205,15 @@ def test_processes_deal_out_the_batches_of_one(unequal: Dataset, sampling: Calla
         assert torch.equal(torch.cat([share[place] for share in shares]), torch.cat([batch[0::2], batch[1::2]]))
 
 
-def test_a_share_of_none_shows_the_same_bits(unequal: Dataset, sampling: Callable[[float], ClassUniform]) -> None:
+def test_a_class_uniform_share_of_zero_shows_the_same_bits(
+    unequal: Dataset, sampling: Callable[[float], ClassUniform]
+) -> None:
     with_none, without = epoch_of(unequal, class_uniform=sampling(0.0)), epoch_of(unequal)
     assert all(torch.equal(*pair) for pair in zip(with_none, without, strict=True))
 
 
-def test_a_training_looks_at_its_labels_once(unequal: Dataset) -> None:
-    """However many of its stages weigh classes and draw by them; not at all where none does."""
+def test_a_training_counts_the_pixels_of_its_labels_once(unequal: Dataset) -> None:
+    """Stages that use class weights or class-uniform sampling share one count; without such a stage none is made."""
     entered = []
 
     class Guard:

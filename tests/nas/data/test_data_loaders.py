@@ -1,4 +1,4 @@
-"""Loaders: both backends show the same, labels follow their images, and an epoch is a pure function."""
+"""Loaders: both backends show the same, labels follow their images, and epochs depend on seed and number alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VARIED = replace(COLOURED, crop=(48, 56), scale=(0.6, 1.8), shift_pixels=9, brig
 
 
 def pictures(images: Tensor) -> Tensor:
-    """Back from normalised values to grey values 0..255."""
+    """Grey values 0..255 of normalised images."""
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
     return (images * std + mean) * 255
 
@@ -75,7 +75,7 @@ def test_images_and_labels_get_the_same_geometry(telling: Dataset, backend: str)
 
 
 @both
-def test_outside_an_image_is_mean_colour_and_void(telling: Dataset, backend: str) -> None:
+def test_windows_outside_an_image_are_mean_colour_and_void(telling: Dataset, backend: str) -> None:
     augmentation = Augmentation(crop=(192, 288), flip=False)
     images, labels = whole_epoch(telling, backend, augmentation=augmentation)
     outside = (labels == IGNORE) & (pictures(images)[:, 0] - PADDING[0]).abs().lt(0.01)
@@ -102,7 +102,7 @@ def test_both_backends_show_the_same(
         ours, our_labels = whole_epoch(dataset, "torch", number, augmentation=augmentation, seed=3)
         theirs, their_labels = whole_epoch(dataset, "dali", number, augmentation=augmentation, seed=3)
         assert torch.equal(our_labels, their_labels)
-        # At the border the two antialiasing filters weigh what lies outside differently.
+        # At the border the two antialiasing filters weigh pixels outside differently.
         inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))
         torch.testing.assert_close(pictures(ours)[inside], pictures(theirs)[inside], atol=0.6, rtol=0)
 
@@ -198,7 +198,7 @@ def test_batches_made_ahead_are_the_same(load_tiny: Callable[..., Dataset], back
 
 
 @both
-def test_a_part_of_an_epoch_is_its_beginning(load_tiny: Callable[..., Dataset], backend: str) -> None:
+def test_a_partial_epoch_is_the_beginning_of_the_whole_epoch(load_tiny: Callable[..., Dataset], backend: str) -> None:
     loader = make_loader(load_tiny(), "train", batch_size=2, augmentation=VARIED, backend=backend)  # type: ignore[arg-type]
     first, *_ = loader.epoch(3)
     (only,) = loader.epoch(3, 1)
@@ -206,7 +206,7 @@ def test_a_part_of_an_epoch_is_its_beginning(load_tiny: Callable[..., Dataset], 
 
 
 @both
-def test_what_is_not_scaled_is_the_same_whether_its_batch_is_resized(
+def test_pictures_that_are_not_scaled_are_the_same_in_a_batch_that_is_resized(
     load_tiny: Callable[..., Dataset], tiny_root: Path, backend: str
 ) -> None:
     """No window of a batch that is not scaled at all is resampled."""
@@ -259,8 +259,10 @@ def test_no_training_batch_has_a_lone_sample(
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 @both
-def test_processes_deal_out_the_batches_of_one(load_tiny: Callable[..., Dataset], backend: str, split: str) -> None:
-    """Three to a batch of up to four: of some batches a process has nothing."""
+def test_several_processes_share_the_batches_of_one_process(
+    load_tiny: Callable[..., Dataset], backend: str, split: str
+) -> None:
+    """Three processes share batches of up to four, so that some processes get no image of some batches."""
     wishes = {"batch_size": 3, "augmentation": VARIED if split == "train" else None, "backend": backend}
 
     def epoch(share: Share) -> list[tuple[Tensor, Tensor]]:
@@ -268,7 +270,7 @@ def test_processes_deal_out_the_batches_of_one(load_tiny: Callable[..., Dataset]
 
     whole, shares = epoch(WHOLE), [epoch(Share(rank=rank, count=3)) for rank in range(3)]
     assert max(len(images) for share in shares for images, _ in share) == 1
-    if split == "train":  # they take their steps together
+    if split == "train":  # processes take training steps together
         assert {len(share) for share in shares} == {len(whole)}
         assert any(len(images) == 0 for share in shares for images, _ in share)
     for place, (images, labels) in enumerate(whole):
@@ -294,13 +296,13 @@ def test_crops_that_a_class_fills_are_cut_elsewhere(load_tiny: Callable[..., Dat
 
 
 @both
-def test_several_threads_show_the_same_as_one(load_tiny: Callable[..., Dataset], backend: str) -> None:
+def test_several_threads_show_the_same_pictures_as_one(load_tiny: Callable[..., Dataset], backend: str) -> None:
     one = whole_epoch(load_tiny(), backend, augmentation=VARIED, threads=1)
     two = whole_epoch(load_tiny(), backend, augmentation=VARIED, threads=2)
     assert torch.equal(one[0], two[0])
 
 
-def test_threads_that_make_pictures_stay_for_the_loader_and_use_one_of_torch(
+def test_threads_that_make_pictures_live_as_long_as_the_loader_and_use_one_torch_thread(
     load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computing: dict[threading.Thread, int] = {}
@@ -352,7 +354,7 @@ def test_saturation_is_pillows_and_hues_turn_from_red_to_green() -> None:
     for saturation in (0.5, 1.5):
         theirs = np.asarray(ImageEnhance.Color(Image.fromarray(colours)).enhance(saturation), dtype=float)
         ours = np.clip(colours @ np.array(turned(0, saturation)).T, 0, 255)
-        assert abs(ours - theirs).max() <= 1.5  # it rounds twice
+        assert abs(ours - theirs).max() <= 1.5  # the loader rounds twice
     for rgb in ((0.6, 0.4, 0.4), (0.4, 0.6, 0.4), (0.4, 0.4, 0.6)):
         before = colorsys.rgb_to_hsv(*rgb)[0]
         after = colorsys.rgb_to_hsv(*(np.array(turned(20, 1)) @ rgb))[0]

@@ -11,7 +11,7 @@ IMAGE = np.full((2, 2, 3), 100, dtype=np.uint8)
 LABEL = np.array([[0, 1], [1, 255]], dtype=np.uint8)
 
 
-def test_an_overlay_mixes_and_leaves_void_as_it_is() -> None:
+def test_an_overlay_mixes_colours_and_leaves_void_unchanged() -> None:
     mixed = overlay(IMAGE, LABEL, PALETTE, opacity=0.25)
     assert mixed.dtype == np.uint8
     assert mixed[0, 0].tolist() == [139, 75, 75]

@@ -1,4 +1,4 @@
-"""Every data set finds its files, maps its labels, and says clearly what is wrong with them."""
+"""Every data set finds its files, maps its labels, and names faults of both."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path: Path) -> None:
     assert len(cityscapes.LABEL_IDS) == len(dataset.palette) == 19
 
 
-def test_cityscapes_predictions_leave_in_label_ids_and_classes_have_their_categories(tmp_path: Path) -> None:
+def test_cityscapes_predictions_are_written_as_label_ids_and_classes_have_categories(tmp_path: Path) -> None:
     for kind in ("labelIds", "labelTrainIds"):
         cityscapes_tree(tmp_path, kind, np.full((8, 8), 0))
         dataset = load(DataSpec(name="cityscapes", root=str(tmp_path), size=(8, 8)))
@@ -267,7 +267,7 @@ def save_narrow_grey(path: Path, values: np.ndarray, bits: int) -> None:
     path.write_bytes(png)
 
 
-def test_reading_at_another_size(load_tiny: Callable[..., Dataset]) -> None:
+def test_pictures_and_labels_can_be_read_at_another_size(load_tiny: Callable[..., Dataset]) -> None:
     dataset = load_tiny((32, 48))
     image = read_image(dataset.train.images[0], dataset.size)
     label = read_label(dataset, dataset.train.labels[0], dataset.size)
@@ -277,7 +277,7 @@ def test_reading_at_another_size(load_tiny: Callable[..., Dataset]) -> None:
     assert (label == full[1::2, 1::2]).all()
 
 
-def test_class_shares_leave_void_out(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
+def test_class_shares_exclude_void(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
     for path in (tiny_root / "train" / "labels").iterdir():
         values = np.full((64, 96), 255, np.uint8)
         values[:8, :8], values[8:16, :24] = 1, 2
@@ -285,7 +285,7 @@ def test_class_shares_leave_void_out(tiny_root: Path, load_tiny: Callable[..., D
     assert class_shares(load_tiny()).tolist() == [0.0, 0.25, 0.75, 0.0]
 
 
-def test_files_are_looked_at_a_few_at_a_time_and_for_class_shares_labels_alone(
+def test_files_are_read_a_few_at_a_time_and_class_shares_read_labels_alone(
     tiny_root: Path, load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey, "usable_cores", lambda: 1)

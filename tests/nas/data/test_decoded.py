@@ -1,4 +1,4 @@
-"""Pictures are decoded once per machine, and shown the same whether they are kept or not."""
+"""The cache of decoded pictures: each is decoded once per machine, and shown the same with and without the cache."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
 
 
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the files of pairs not be read any more. They are not touched: that would show in their times."""
+    """Let any further reading of picture files fail, without touching the files, whose times must not change."""
 
     def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} is read")
@@ -45,7 +45,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "read_bytes", read_bytes)
 
 
-def test_what_was_checked_or_shown_is_not_decoded_again(
+def test_pictures_that_were_checked_or_shown_are_not_decoded_again(
     load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = load_tiny()
@@ -79,7 +79,7 @@ def test_a_file_that_changed_is_read_again_though_size_and_time_of_writing_are_a
     before = check(dataset)
     path = tiny_root / "train" / "images" / "0.jpg"
     status, data = path.stat(), bytearray(path.read_bytes())
-    data[-40] ^= 1  # in the middle of what is coded
+    data[-40] ^= 1  # in the middle of the compressed data
     path.write_bytes(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert check(dataset).fingerprint.train_images != before.fingerprint.train_images
@@ -97,7 +97,7 @@ def test_the_same_files_under_another_class_list_are_other_labels(tiny_root: Pat
 
 @pytest.mark.parametrize("kind", ["pictures", "samples"])
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" + data[1:]])
-def test_what_is_damaged_is_made_from_the_files_again(
+def test_damaged_cache_entries_are_decoded_from_the_files_again(
     kind: str,
     damage: Callable[[bytes], bytes],
     cache: Path,
@@ -113,12 +113,12 @@ def test_what_is_damaged_is_made_from_the_files_again(
     assert check(dataset) == findings
     assert same(shown(dataset), first)
     assert same(shown(dataset, "validation"), shown(replace(dataset, cache_gigabytes=0), "validation"))
-    unread(monkeypatch)  # what was damaged is whole again
+    unread(monkeypatch)  # the damaged entries are whole again
     assert check(dataset) == findings
     assert same(shown(dataset), first)
 
 
-def test_a_cache_smaller_than_the_data_holds_what_it_may_and_all_is_shown(
+def test_a_cache_smaller_than_the_data_keeps_its_limit_and_all_pictures_are_shown(
     cache: Path, load_tiny: Callable[..., Dataset], caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = load_tiny()
@@ -136,7 +136,7 @@ def test_pictures_that_find_no_room_cost_no_writing_in_any_epoch(
     cache: Path, load_tiny: Callable[..., Dataset]
 ) -> None:
     def files() -> dict[Path, tuple[int, int]]:
-        """Whatever is written anew is another file, at another time."""
+        """Inode and time of writing of each file, which change when a file is written anew."""
         return {file: (file.stat().st_ino, file.stat().st_ctime_ns) for file in cache.rglob("??/*")}
 
     small = replace(load_tiny(), cache_gigabytes=2.2 * PICTURE_BYTES / 1e9)
@@ -149,7 +149,7 @@ def test_pictures_that_find_no_room_cost_no_writing_in_any_epoch(
         assert files() == kept
 
 
-def test_where_nothing_can_be_kept_training_goes_on(
+def test_training_goes_on_without_a_writable_cache(
     tmp_path: Path,
     load_tiny: Callable[..., Dataset],
     monkeypatch: pytest.MonkeyPatch,
@@ -164,7 +164,7 @@ def test_where_nothing_can_be_kept_training_goes_on(
     assert caplog.text.count("make room there, or set XDG_CACHE_HOME") == 1
 
 
-def test_how_much_may_be_kept_is_part_of_a_study() -> None:
+def test_the_size_of_the_cache_is_part_of_a_study() -> None:
     assert load(DataSpec(train_images=1, validation_images=1, size=(32, 48), cache_gigabytes=2)).cache_gigabytes == 2
     for wrong in (-1.0, float("inf"), float("nan")):
         with pytest.raises(DataError, match="cache_gigabytes: expected 0 or more"):

@@ -1,4 +1,4 @@
-"""What is opened, what is refused, and which way up pictures come."""
+"""Decoding of picture and label files: accepted formats, refused files, orientation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_of_size(height: int, width: int) -> bytes:
-    """A small file that promises a picture of any size."""
+    """A small file whose header promises a picture of any size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     rows = zlib.compress(b"\0" * 1000)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
@@ -47,7 +47,7 @@ def png_of_size(height: int, width: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_pictures_come_as_viewers_show_them(orientation: int, kind: str) -> None:
+def test_pictures_are_turned_as_viewers_show_them(orientation: int, kind: str) -> None:
     data = saved(PIXELS, kind, exif=turned(orientation))
     picture = decode_picture(data, HERE)
     shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
@@ -57,7 +57,7 @@ def test_pictures_come_as_viewers_show_them(orientation: int, kind: str) -> None
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(0, 256, 16))], ids=["none", "one value", "bytes"])
 def test_palette_pictures_have_the_colours_of_their_palette(transparency: int | bytes | None) -> None:
-    """Transparent ones too, and without a warning from Pillow."""
+    """This includes transparent palettes, and brings no warning from Pillow."""
     colours = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)
     values = np.arange(60, dtype=np.uint8).reshape(6, 10) % 16
     image, buffer = Image.fromarray(values), io.BytesIO()
@@ -84,7 +84,7 @@ def test_a_label_is_never_turned(orientation: int) -> None:
         decode_label(saved(PIXELS[..., 0], exif=turned(orientation)), HERE)
 
 
-def test_a_label_of_the_stored_picture_is_told_from_one_of_what_viewers_show(
+def test_a_label_turned_otherwise_than_its_picture_is_refused(
     tiny_root: Path, load_tiny: Callable[..., Dataset]
 ) -> None:
     image = tiny_root / "train" / "images" / "1.jpg"
@@ -94,7 +94,7 @@ def test_a_label_of_the_stored_picture_is_told_from_one_of_what_viewers_show(
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP", "PPM", "EPS", "PDF", "ICO"])
-def test_only_jpeg_and_png_are_opened_whatever_the_name(kind: str) -> None:
+def test_only_jpeg_and_png_are_opened_whatever_the_file_name(kind: str) -> None:
     data = saved(PIXELS, kind)
     for decode in (decode_picture, decode_label):
         with pytest.raises(DataError, match="not a readable JPEG or PNG"):
@@ -102,7 +102,7 @@ def test_only_jpeg_and_png_are_opened_whatever_the_name(kind: str) -> None:
 
 
 def test_a_file_called_png_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow has Ghostscript draw PostScript."""
+    """Pillow would call Ghostscript to draw PostScript."""
     told = tmp_path / "told"
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {told}\n")
     (tmp_path / "gs").chmod(0o755)
@@ -115,7 +115,7 @@ def test_a_file_called_png_starts_no_program(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)], ids=["RGB", "grey and alpha", "RGBA"])
 def test_colours_of_16_bits_are_refused(kind: int, channels: int) -> None:
-    """Pillow opens them with the upper 8 of each alone."""
+    """Pillow would read only the upper 8 bits of each colour."""
     header = struct.pack(">IIBBBBB", 2, 1, 16, kind, 0, 0, 0)
     rows = zlib.compress(b"\0" + b"\x0f\xff" * 2 * channels)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
@@ -126,20 +126,20 @@ def test_colours_of_16_bits_are_refused(kind: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_jpeg_is_never_a_label(name: str) -> None:
+def test_a_jpeg_is_refused_as_a_label(name: str) -> None:
     with pytest.raises(DataError, match=r"as PNG, got a JPEG, whose compression mixes"):
         decode_label(saved(PIXELS[..., 0], "JPEG"), Path(name))
 
 
 @pytest.mark.parametrize("size", [(9500, 9500), (20_000, 20_000), (1, 2**31 - 1), (2**31 - 1, 2**31 - 1)])
-def test_huge_pictures_are_refused_before_they_are_decoded(size: tuple[int, int]) -> None:
+def test_huge_pictures_are_refused_before_decoding(size: tuple[int, int]) -> None:
     for decode in (decode_picture, decode_label):
         with pytest.raises(DataError, match="pixels"):
             decode(png_of_size(*size), HERE)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_files_too_short_for_what_they_promise_are_refused_before_they_are_decoded(kind: str) -> None:
+def test_files_too_short_for_their_size_in_the_header_are_refused_before_decoding(kind: str) -> None:
     data = bytearray(saved(np.zeros((8, 8), np.uint8), kind))
     if kind == "PNG":
         data = bytearray(png_of_size(8000, 8000))
@@ -177,13 +177,13 @@ def test_a_pipe_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     folder.mkdir()
     with huge.open("wb") as file:
-        file.truncate(2**40)  # takes no room
+        file.truncate(2**40)  # a sparse file
     for path, expected in ((pipe, "expected a file"), (folder, "expected a file"), (huge, "at most")):
         with pytest.raises(DataError, match=expected):
             read_image(path, None)
 
 
-def test_labels_are_read_in_whichever_way_they_were_saved(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
+def test_labels_are_read_from_grey_and_colour_files(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
     values = (np.arange(64 * 96).reshape(64, 96) % 4).astype(np.uint8)
     path = tiny_root / "train" / "labels" / "0.png"
     opaque = np.full_like(values, 255)
@@ -236,7 +236,9 @@ def test_grey_values_and_colours_are_not_read_side_by_side(tiny_root: Path, load
         check(load_tiny())
 
 
-def test_a_palette_that_contradicts_the_list_is_refused(tiny_root: Path, load_tiny: Callable[..., Dataset]) -> None:
+def test_a_palette_that_contradicts_the_class_list_is_refused(
+    tiny_root: Path, load_tiny: Callable[..., Dataset]
+) -> None:
     (tiny_root / "classes.txt").write_text("a,0,0,0\nb,128,0,0\nc,0,128,0\nd,9,9,9\n")
     values = (np.arange(64 * 96).reshape(64, 96) % 3).astype(np.uint8)
     path = tiny_root / "train" / "labels" / "0.png"

@@ -1,4 +1,4 @@
-"""The drawn street scenes: the same for the same seed, safe in their cache, and no colouring-in exercise."""
+"""The drawn street scenes: the same for the same seed, safe in their cache, and not predictable from colour alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_scene_depends_on_its_generator_only() -> None:
 
 
 @pytest.mark.parametrize("size", [(60, 80), (90, 64), (33, 47)])
-def test_a_scene_has_the_size_asked_for(size: tuple[int, int]) -> None:
+def test_a_scene_has_the_requested_size(size: tuple[int, int]) -> None:
     image, label = draw_scene(np.random.default_rng(0), size)
     assert image.shape == (*size, 3)
     assert label.shape == size
@@ -53,7 +53,7 @@ def test_a_scene_has_the_size_asked_for(size: tuple[int, int]) -> None:
     assert label.max() <= 11
 
 
-def test_every_class_occurs_and_none_is_everything() -> None:
+def test_every_class_occurs_and_no_class_dominates() -> None:
     pixels = np.zeros(12)
     for seed in range(30):
         pixels += np.bincount(draw_scene(np.random.default_rng(seed), (90, 120))[1].ravel(), minlength=12)
@@ -63,8 +63,8 @@ def test_every_class_occurs_and_none_is_everything() -> None:
 
 
 @pytest.mark.slow
-def test_colour_alone_does_not_tell_the_classes() -> None:
-    """The best guess from a pixel's colour, learned from 20 scenes, is often wrong in 10 others."""
+def test_colour_alone_does_not_determine_the_classes() -> None:
+    """The best guess from a pixel's colour, learned from 20 scenes, is often wrong in 10 other scenes."""
     votes = np.zeros((16**3, 12))
     right = total = 0
     for seed in range(30):
@@ -89,20 +89,20 @@ def test_pictures_are_drawn_once_and_pass_their_check(cache: Path) -> None:
     assert class_shares(dataset).sum() == pytest.approx(1.0)
 
 
-def test_labels_on_disk_are_those_that_were_drawn(cache: Path) -> None:
+def test_labels_on_disk_are_the_drawn_labels(cache: Path) -> None:
     dataset = load(spec(seed=5))
     _, label = draw_scene(np.random.default_rng([5, 0, 2]), SIZE)
     read = read_label(dataset, dataset.train.labels[2], None)
     assert (read == np.where(label == 11, 255, label)).all()
 
 
-def test_other_wishes_lie_in_other_folders(cache: Path) -> None:
+def test_scenes_with_other_settings_are_kept_in_other_folders(cache: Path) -> None:
     wishes = ({}, {"seed": 1}, {"size": (64, 80)})
     roots = {load(spec(train_images=1, **each)).train.images[0].parents[2] for each in wishes}
     assert len(roots) == 3
 
 
-def test_what_a_killed_process_left_behind_is_replaced(cache: Path) -> None:
+def test_an_unfinished_drawing_of_a_killed_process_is_replaced(cache: Path) -> None:
     folder = load(spec()).train.images[0].parents[2]
     folder.rename(folder.with_suffix(".unfinished"))
     next((folder.with_suffix(".unfinished") / "train" / "images").iterdir()).unlink()
@@ -116,14 +116,14 @@ print(len(load(DataSpec(size=(60, 80), train_images=3, validation_images=1)).tra
 """
 
 
-def test_processes_that_ask_at_once_share_one_drawing(cache: Path) -> None:
+def test_processes_that_load_at_the_same_time_share_one_drawing(cache: Path) -> None:
     command = [sys.executable, "-c", LOAD]
     asking = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [each.communicate(timeout=120)[0].strip() for each in asking] == ["3"] * 3
     assert len(list(cache.glob("road_scenes-*/"))) == 1
 
 
-def test_a_root_and_an_unwritable_cache_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_and_an_unwritable_cache_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="drawn, not read"):
         load(spec(root=str(tmp_path)))
     (tmp_path / "file").write_text("in the way")
@@ -136,7 +136,7 @@ SEEDS = [(0, 0, index) for index in range(5)]
 
 
 def painters_of(process: int) -> list[int]:
-    """Processes that draw for one."""
+    """The drawing processes of a process."""
     found = []
     for each in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -162,20 +162,20 @@ def test_several_processes_draw_the_same_files_in_order() -> None:
     assert painters_of(os.getpid()) == []
 
 
-def test_processes_are_started_where_they_are_worth_it() -> None:
+def test_large_drawings_use_all_cores_and_small_ones_one_process() -> None:
     assert worth_it(4, (60, 80)) == 1
     assert worth_it(300, (8192, 8192)) <= usable_cores()
     assert worth_it(1_000_000, (60, 80)) == usable_cores()
 
 
-def test_what_draws_ahead_ends_with_the_drawing() -> None:
+def test_drawing_processes_end_with_the_drawing() -> None:
     with contextlib.closing(drawn(SEEDS, SIZE, contextlib.nullcontext, 2)) as files:
         next(files)
         assert len(painters_of(os.getpid())) == 2
     assert painters_of(os.getpid()) == []
 
 
-def test_a_killed_process_is_told_of() -> None:
+def test_a_killed_drawing_process_is_reported() -> None:
     with contextlib.closing(drawn(SEEDS * 100, SIZE, contextlib.nullcontext, 2)) as files:
         next(files)
         os.kill(painters_of(os.getpid())[0], signal.SIGKILL)
@@ -194,7 +194,7 @@ with closing(drawn([(0, 0, index) for index in range(10000)], (60, 80), nullcont
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_none_draws_on_when_who_asked_is_gone(number: signal.Signals) -> None:
+def test_drawing_processes_end_with_the_process_that_started_them(number: signal.Signals) -> None:
     asking = subprocess.Popen(
         [sys.executable, "-c", DRAW], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -211,13 +211,13 @@ def test_none_draws_on_when_who_asked_is_gone(number: signal.Signals) -> None:
     assert not painters_of(asking.pid)
 
 
-def test_how_far_the_drawing_is_is_told(cache: Path) -> None:
+def test_the_progress_of_drawing_is_reported(cache: Path) -> None:
     progress = ProgressLine(silent=True)
     load(spec(), told=progress)
     assert progress.done == 4
 
 
-def test_who_waits_for_another_drawing_says_so(cache: Path) -> None:
+def test_waiting_for_the_drawing_of_another_process_is_logged(cache: Path) -> None:
     folder = load(spec()).train.images[0].parents[2]
     folder.rename(cache / "hidden")
     code = f"import logging; logging.basicConfig(level=logging.INFO){LOAD}"
@@ -232,7 +232,7 @@ def test_who_waits_for_another_drawing_says_so(cache: Path) -> None:
     assert asking.returncode == 0
 
 
-def test_on_a_disk_without_locks_they_are_drawn_all_the_same(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenes_are_drawn_on_a_disk_without_locks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulates NFS without its lock service, which no test can mount."""
 
     def flock(descriptor: int, kind: int) -> None:

@@ -1,4 +1,4 @@
-"""What is odd about a data set is said, and what makes its scores worthless is refused."""
+"""The survey of a data set: oddities are noted, and faults that would make its scores worthless are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def notes(load: Load, *size: int) -> str:
     return "\n".join(check(load(tuple(size)) if size else load()).notes)
 
 
-def test_a_good_data_set_is_counted_and_nothing_is_said(tiny_root: Path, load_tiny: Load) -> None:
+def test_a_good_data_set_is_counted_without_notes(tiny_root: Path, load_tiny: Load) -> None:
     findings = check(load_tiny())
     assert findings.notes == ()
     train = dict(findings.splits)["train"]
@@ -42,13 +42,13 @@ def test_a_good_data_set_is_counted_and_nothing_is_said(tiny_root: Path, load_ti
     assert train.conventions == (("grey", 5),)
 
 
-def test_a_class_that_is_called_void_is_told(tiny_root: Path, load_tiny: Load) -> None:
+def test_a_class_named_void_is_noted(tiny_root: Path, load_tiny: Load) -> None:
     names = (tiny_root / "classes.txt").read_text().splitlines()
     (tiny_root / "classes.txt").write_text("\n".join([*names[:-1], "Void"]))
     assert "the class 'Void' is trained and scored like the others; if it means void" in notes(load_tiny)
 
 
-def test_copies_are_told(tiny_root: Path, load_tiny: Load) -> None:
+def test_copied_images_and_labels_are_noted(tiny_root: Path, load_tiny: Load) -> None:
     labels = sorted((tiny_root / "train" / "labels").iterdir())
     shutil.copy(labels[0], labels[1])
     assert "1 train label is a copy of another although the images differ" in notes(load_tiny)
@@ -60,8 +60,8 @@ def test_copies_are_told(tiny_root: Path, load_tiny: Load) -> None:
 
 
 @pytest.mark.parametrize("second", [255, 0])
-def test_masks_with_one_class_alone_are_refused(second: int, tiny_root: Path, load_tiny: Load) -> None:
-    """0 and 255: the second class is void, and any network is right everywhere."""
+def test_masks_with_a_single_class_are_refused(second: int, tiny_root: Path, load_tiny: Load) -> None:
+    """In masks of 0 and 255 the second class is void, so that any network would be right everywhere."""
     (tiny_root / "classes.txt").write_text("background\nlane\n")
     relabel(tiny_root, lambda label: np.where(label == 0, 0, second))
     hint = "255 means void: if it stands for a class" if second else "check the labels and the class list"
@@ -90,15 +90,13 @@ def test_classes_that_never_occur_are_named(tiny_root: Path, load_tiny: Load) ->
         ("val", "validation split holds 'tree': its IoU is 0 if a network predicts it anywhere"),
     ],
 )
-def test_what_follows_where_one_split_lacks_a_class_is_told(
-    folder: str, told: str, tiny_root: Path, load_tiny: Load
-) -> None:
+def test_a_class_that_one_split_lacks_is_noted(folder: str, told: str, tiny_root: Path, load_tiny: Load) -> None:
     (tiny_root / "classes.txt").write_text("ground\nwall\nsky\ntree\n")
     relabel(tiny_root, lambda label: np.where(label == 3, 2, label), (folder,))
     assert f"no label of the {told}" in notes(load_tiny)
 
 
-def test_void_is_spoken_of_where_there_is_much(tiny_root: Path, load_tiny: Load) -> None:
+def test_much_void_is_noted(tiny_root: Path, load_tiny: Load) -> None:
     def mostly_void(label: np.ndarray) -> np.ndarray:
         label[:50] = 255
         return label
@@ -120,7 +118,7 @@ def test_void_is_spoken_of_where_there_is_much(tiny_root: Path, load_tiny: Load)
         ((64, 200), "stretched by 2.1; is that intended?"),
     ],
 )
-def test_sizes_that_squeeze_pictures_are_spoken_of(size: tuple[int, int], expected: str, load_tiny: Load) -> None:
+def test_sizes_that_squeeze_pictures_are_noted(size: tuple[int, int], expected: str, load_tiny: Load) -> None:
     told = notes(load_tiny, *size)
     assert expected in told
     assert bool(told) == bool(expected)
@@ -135,14 +133,14 @@ def test_turned_pictures_are_counted(tiny_root: Path, load_tiny: Load) -> None:
     assert "2 images are turned as EXIF asks (2 of orientation 3)" in notes(load_tiny)
 
 
-def test_validation_images_that_are_trained_on_are_counted(tiny_root: Path, load_tiny: Load) -> None:
+def test_validation_images_that_are_also_training_images_are_counted(tiny_root: Path, load_tiny: Load) -> None:
     for kind in ("images", "labels"):
         path = next((tiny_root / "train" / kind).glob("3.*"))
         shutil.copy(path, tiny_root / "val" / kind / f"again{path.suffix}")
     assert "1 validation image is a training image too" in notes(load_tiny)
 
 
-def test_palettes_that_differ_from_file_to_file_are_spoken_of(tiny_root: Path, load_tiny: Load) -> None:
+def test_palettes_that_differ_from_file_to_file_are_noted(tiny_root: Path, load_tiny: Load) -> None:
     values = (np.arange(64 * 96).reshape(64, 96) % 4).astype(np.uint8)
     for index in range(2):
         label = Image.fromarray(values, mode="P")
@@ -171,7 +169,7 @@ def test_pairs_in_sub_folders_are_read(tiny_root: Path, load_tiny: Load) -> None
         load_tiny()
 
 
-def test_files_of_other_kinds_are_spoken_of(tiny_root: Path, load_tiny: Load) -> None:
+def test_files_of_other_kinds_are_noted(tiny_root: Path, load_tiny: Load) -> None:
     for kind in ("images", "labels"):
         path = next((tiny_root / "train" / kind).glob("1.*"))
         Image.open(path).convert("L").save(path.with_suffix(".bmp"))
@@ -182,9 +180,7 @@ def test_files_of_other_kinds_are_spoken_of(tiny_root: Path, load_tiny: Load) ->
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("images", ".tif"), ("labels", ".bmp"), ("labels", ".jpg")])
-def test_a_file_whose_partner_is_of_another_kind_says_so(
-    kind: str, suffix: str, tiny_root: Path, load_tiny: Load
-) -> None:
+def test_a_partner_of_another_file_kind_is_named(kind: str, suffix: str, tiny_root: Path, load_tiny: Load) -> None:
     path = next((tiny_root / "train" / kind).glob("1.*"))
     Image.open(path).save(path.with_suffix(suffix))
     path.unlink()
@@ -192,7 +188,7 @@ def test_a_file_whose_partner_is_of_another_kind_says_so(
         load_tiny()
 
 
-def test_accents_are_the_same_however_they_are_written(tiny_root: Path, load_tiny: Load) -> None:
+def test_file_names_with_accents_match_in_either_unicode_form(tiny_root: Path, load_tiny: Load) -> None:
     for kind, form in (("images", "NFC"), ("labels", "NFD")):
         path = next((tiny_root / "train" / kind).glob("1.*"))
         path.rename(path.with_stem(unicodedata.normalize(form, "Straßé")))  # type: ignore[arg-type]
@@ -203,7 +199,7 @@ def test_accents_are_the_same_however_they_are_written(tiny_root: Path, load_tin
     ("image", "label", "expected"),
     [("img_1.jpg", "IMG_1.png", "differ in capitals"), ("1.jpg", "1_L.png", "there is 1_L.png: rename it")],
 )
-def test_names_that_nearly_fit_are_pointed_at(
+def test_file_names_that_nearly_match_are_pointed_out(
     image: str, label: str, expected: str, tiny_root: Path, load_tiny: Load
 ) -> None:
     (tiny_root / "train" / "images" / "1.jpg").rename(tiny_root / "train" / "images" / image)
@@ -212,19 +208,19 @@ def test_names_that_nearly_fit_are_pointed_at(
         load_tiny()
 
 
-def test_folders_that_are_there_are_named_beside_a_missing_one(tiny_root: Path, load_tiny: Load) -> None:
+def test_existing_folders_are_named_beside_a_missing_one(tiny_root: Path, load_tiny: Load) -> None:
     (tiny_root / "val").rename(tiny_root / "valid")
     (tiny_root / "quantized").mkdir()
-    (tiny_root / "quantized" / OWNER).touch()  # where a command works just now
+    (tiny_root / "quantized" / OWNER).touch()  # a command is working there
     with pytest.raises(DataError, match=r"is missing; .* holds the folders train, valid"):
         load_tiny()
 
 
-def test_a_fingerprint_is_of_what_the_data_say(tiny_root: Path, load_tiny: Load, tmp_path: Path) -> None:
+def test_a_fingerprint_depends_on_the_decoded_data_alone(tiny_root: Path, load_tiny: Load, tmp_path: Path) -> None:
     before = check(load_tiny()).fingerprint
     path = tiny_root / "train" / "labels" / "0.png"
     values = np.array(Image.open(path))
-    Image.fromarray(np.dstack([values] * 3)).save(path)  # the same, saved in another way
+    Image.fromarray(np.dstack([values] * 3)).save(path)  # the same label in another file format
     (tiny_root / "train" / "images" / "0.jpg").rename(tiny_root / "train" / "images" / "00.jpg")
     path.rename(path.with_name("00.png"))
     assert before.difference(check(load_tiny()).fingerprint) == ""

@@ -1,4 +1,4 @@
-"""Which loader reads on a device, and what none is made for."""
+"""The choice of a loader for a device, and refused requests for loaders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nas.errors import DataError
 from nas.host.cores import usable_cores
 
 
-def test_without_dali_pytorch_reads_and_says_so_once(
+def test_pytorch_reads_without_dali_and_logs_it_once(
     load_tiny: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
@@ -34,7 +34,7 @@ def test_without_dali_pytorch_reads_and_says_so_once(
         make_loader(load_tiny(), "train", batch_size=2, augmentation=None, backend="dali")
 
 
-def test_pictures_for_a_gpu_are_made_by_all_cores_unless_told_otherwise() -> None:
+def test_pictures_for_a_gpu_are_made_by_all_cores_by_default() -> None:
     assert usual_threads("cpu") == 1, "whose cores are at work on the batch before"
     assert usual_threads("cuda") == usual_threads("cuda:1") == usable_cores()
 
@@ -45,14 +45,14 @@ def test_impossible_loaders_are_refused(load_tiny: Callable[..., Dataset], wrong
         make_loader(load_tiny(), "train", **{"batch_size": 2, "augmentation": None, **wrong})  # type: ignore[arg-type]
 
 
-def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(load_tiny: Callable[..., Dataset]) -> None:
+def test_a_batch_too_large_for_memory_is_refused_with_a_fitting_size(load_tiny: Callable[..., Dataset]) -> None:
     side = math.isqrt(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 100)
     for size, advice in (((side, side), "give a batch of 2 at most"), ((4 * side, 4 * side), "give a smaller size")):
         with pytest.raises(DataError, match=rf"got 5 images of {size[0]}x{size[1]} .*{advice}"):
             make_loader(replace(load_tiny(), size=size), "train", batch_size=8, augmentation=None)
 
 
-def test_a_dali_that_does_not_work_on_the_device_is_found_before_it_is_needed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dali_that_does_not_work_on_the_device_is_found_before_reading(caplog: pytest.LogCaptureFixture) -> None:
     if torch.cuda.is_available():
         pytest.skip("DALI works on a GPU here")
     loader_module.dali_works.cache_clear()

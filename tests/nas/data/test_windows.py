@@ -1,4 +1,4 @@
-"""Windows: what an augmentation asks for, whichever loader carries it out."""
+"""Windows: the part of a picture that an augmentation draws, for either loader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def windows(augmentation: Augmentation, source: tuple[int, int], size: tuple[int
     return [draw(augmentation, source, size, seed=0, epoch=1, number=index) for index in range(300)]
 
 
-def test_windows_cover_the_range_that_was_asked_for() -> None:
+def test_windows_cover_the_requested_range_of_scales() -> None:
     drawn = windows(Augmentation(crop=(60, 80), scale=(0.5, 2.0)), (240, 480), (120, 160))
     assert min(window.height for window in drawn) < 65  # 60 / 2.0 pixels of 120 -> 240
     assert max(window.height for window in drawn) > 225
@@ -46,14 +46,14 @@ def test_windows_cover_the_range_that_was_asked_for() -> None:
 
 
 def medians_of(**how: object) -> tuple[float, float]:
-    """Of the scale of windows, and of their side as a share of the crop's."""
+    """Medians of the scale of windows, and of their side as a share of the crop's."""
     drawn = windows(Augmentation(crop=(1000, 1000), scale=(0.5, 2.0), **how), (4000, 4000), (4000, 4000))  # type: ignore[arg-type]
     sides = np.array([window.height / 1000 for window in drawn])
     return float(np.median(1 / sides)), float(np.median(sides))
 
 
-def test_scales_are_drawn_as_papers_draw_them() -> None:
-    """What is uniform has its median in the middle of its range."""
+def test_scales_are_drawn_as_in_papers() -> None:
+    """A uniform quantity has its median in the middle of its range."""
     assert medians_of() == pytest.approx((1.0, 1.0), abs=0.1)
     assert medians_of(scale_sampling="uniform") == pytest.approx((1.25, 0.8), abs=0.1)
     assert medians_of(scale_sampling="inverse") == pytest.approx((0.8, 1.25), abs=0.1)
@@ -64,7 +64,7 @@ def test_scales_are_drawn_as_papers_draw_them() -> None:
     )
 
 
-def test_pictures_that_would_be_smaller_than_the_crop_fill_it() -> None:
+def test_pictures_smaller_than_the_crop_are_enlarged_to_fill_it() -> None:
     small = Augmentation(crop=(60, 120), scale=(0.125, 2.0))
     plain, filled = (windows(each, (240, 320), (120, 160)) for each in (small, replace(small, fills_crop=True)))
     assert all(window.height <= 160 and window.width <= 320 and window.top >= 0 <= window.left for window in filled)
@@ -79,7 +79,7 @@ def test_a_window_larger_than_the_image_contains_it() -> None:
     assert len({window.top for window in drawn}) == 41
 
 
-def test_a_shift_moves_by_at_most_so_many_pixels_of_the_networks_size() -> None:
+def test_a_shift_is_limited_in_pixels_of_the_network_size() -> None:
     drawn = windows(Augmentation(shift_pixels=2), (120, 80), (60, 80))
     assert {window.top for window in drawn} == set(range(-4, 5))
     assert {window.left for window in drawn} == set(range(-2, 3))

@@ -1,4 +1,4 @@
-"""The exported graph is the network: every published one, at sizes that divide by nothing."""
+"""The exported ONNX graph computes the same as its network, for every published network at odd sizes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compare_onnx(network: nn.Module, graph: bytes, image: torch.Tensor) -> Compa
 
 
 def settled(network: nn.Module) -> nn.Module:
-    """Untrained, with batch-norm statistics, slopes and offsets that are not the identity."""
+    """An untrained network with batch-norm statistics, slopes and offsets that are not the identity."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -61,7 +61,7 @@ def test_every_published_network_exports_at_an_odd_size(name: str) -> None:
 def test_labels_at_half_the_size_are_repeated_after_the_arg_max(
     size: tuple[int, int], shallow: Callable[[str], Architecture]
 ) -> None:
-    """Whether they are written at once, or behind logits as `nas export` does."""
+    """This holds for labels written directly, and for labels behind logits as in `nas export`."""
     network = settled(replace(scale_width(shallow("fast-scnn"), 0.25), label_stride=2).build(7))
     logits = onnx_bytes(network, size, labels=False)
     comparison = compare_onnx(network, logits, noise(size))
@@ -79,7 +79,7 @@ def test_labels_at_half_the_size_are_repeated_after_the_arg_max(
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("size", [(180, 240), (122, 162)])
-def test_the_labels_are_in_the_graph(size: tuple[int, int], shallow: Callable[[str], Architecture]) -> None:
+def test_the_graph_gives_labels(size: tuple[int, int], shallow: Callable[[str], Architecture]) -> None:
     network = settled(scale_width(shallow("swiftnet-rn18"), 0.25).build(5))
     data = onnx_bytes(network, size, labels=True)
     graph = onnx.load_from_string(data).graph
@@ -104,7 +104,7 @@ def test_adaptive_pooling_to_grids_that_do_not_divide_is_exact() -> None:
     assert comparison.max_abs_difference < 1e-5
 
 
-def test_regsegs_graph_splits_nothing_and_averages_by_pooling(shallow: Callable[[str], Architecture]) -> None:
+def test_the_graph_of_regseg_has_no_splits_and_averages_by_pooling(shallow: Callable[[str], Architecture]) -> None:
     """Splits, means over axes and matrix products leave the layout that runtimes convolve in; norms are folded."""
     network = scale_width(shallow("regseg"), 0.25).build(5).eval()
     kinds = {node.op_type for node in onnx.load_from_string(onnx_bytes(network, (64, 96), labels=True)).graph.node}
@@ -127,7 +127,7 @@ def test_the_mean_of_a_map_is_spread_without_resizing(name: str, shallow: Callab
     assert comparison.max_abs_difference < 1e-4
 
 
-def test_prelu_has_no_branches_in_the_graph_and_is_the_same() -> None:
+def test_prelu_in_the_graph_is_exact_and_without_branches() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 4, 1), nn.PReLU())
     with torch.no_grad():
         network[1].weight.copy_(torch.tensor([-0.5, 0.0, 0.01, 0.25, 1.0, 1.5, -2.0, 3.0]))
@@ -164,7 +164,7 @@ def test_shrinking_is_pooling_or_a_product_in_the_graph(
 
 
 @pytest.mark.slow
-def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
+def test_operations_that_tracing_cannot_express_use_the_other_exporter() -> None:
     class Antialiased(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return functional.interpolate(image, size=(16, 24), mode="bicubic", antialias=True)
@@ -176,8 +176,8 @@ def test_what_tracing_cannot_express_goes_through_the_other_exporter() -> None:
 
 
 @pytest.mark.parametrize("exporters", [pytest.param("both", marks=pytest.mark.slow), "the one by tracing"])
-def test_what_onnx_cannot_express_is_refused(exporters: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By both exporters; also where the package of the other one, which takes seconds to load, does not load."""
+def test_operations_that_onnx_cannot_express_are_refused(exporters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both exporters refuse; so does one alone where the package of the other, which is slow to load, is missing."""
 
     class Spectrum(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -189,7 +189,7 @@ def test_what_onnx_cannot_express_is_refused(exporters: str, monkeypatch: pytest
         onnx_bytes(Spectrum(), (32, 48), labels=False)
 
 
-def test_export_leaves_the_network_as_it_came(shallow: Callable[[str], Architecture]) -> None:
+def test_export_leaves_the_network_unchanged(shallow: Callable[[str], Architecture]) -> None:
     network = shallow("ndnet29-fcn32").build(3)
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -198,7 +198,7 @@ def test_export_leaves_the_network_as_it_came(shallow: Callable[[str], Architect
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_what_another_thread_prints_meanwhile_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_another_thread_is_printed_during_an_export(capsys: pytest.CaptureFixture[str]) -> None:
     class Talking(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             print("exporting")
@@ -211,7 +211,7 @@ def test_what_another_thread_prints_meanwhile_is_printed(capsys: pytest.CaptureF
     assert set(capsys.readouterr().out.splitlines()) == {"training"}
 
 
-def test_another_networks_graph_is_told_apart(shallow: Callable[[str], Architecture]) -> None:
+def test_the_graph_of_another_network_is_recognised(shallow: Callable[[str], Architecture]) -> None:
     torch.manual_seed(1)
     one, other = (settled(shallow("ndnet29-fcn32").build(5)) for _ in range(2))
     with torch.no_grad():
@@ -220,7 +220,7 @@ def test_another_networks_graph_is_told_apart(shallow: Callable[[str], Architect
     assert compare_onnx(one, data, noise((64, 96))).same_labels < 0.9
 
 
-def test_a_tie_is_no_discomparison_but_a_margin_is() -> None:
+def test_labels_differ_by_a_margin_but_not_by_a_tie() -> None:
     logits = torch.tensor([1.0, 1.0 - 1e-6, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
     labels = torch.tensor([[[0, 1], [0, 2]]])
     assert same_labels(logits, labels) == 0.75

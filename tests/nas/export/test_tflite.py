@@ -1,4 +1,4 @@
-"""TFLite without its libraries: what is refused, and how transposed convolutions are rewritten."""
+"""TFLite without its libraries: refused exports and files, and rewritten transposed convolutions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ERRORS = [
 
 
 def standing_in(monkeypatch: pytest.MonkeyPatch, name: str, function: str, error: Exception | None) -> None:
-    """A library that does not fit; of None, one that is not there."""
+    """Put in place a library whose function raises the error, or, for None, a library that is missing."""
 
     def refuse(*arguments: object, **more: object) -> NoReturn:
         print("the library tells a step")
@@ -40,7 +40,7 @@ def standing_in(monkeypatch: pytest.MonkeyPatch, name: str, function: str, error
 
 
 @pytest.mark.parametrize("error", [None, *ERRORS])
-def test_a_converter_that_does_not_fit_is_told_and_leaves_the_process_as_it_was(
+def test_an_unsuitable_converter_is_reported_and_leaves_the_process_unchanged(
     error: Exception | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     standing_in(monkeypatch, "litert_torch", "convert", error)
@@ -54,7 +54,7 @@ def test_a_converter_that_does_not_fit_is_told_and_leaves_the_process_as_it_was(
 
 
 @pytest.mark.parametrize("error", [None, *ERRORS])
-def test_a_file_that_cannot_be_opened_is_told(
+def test_a_file_that_cannot_be_opened_is_reported(
     error: Exception | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standing_in(monkeypatch, "ai_edge_litert.interpreter", "Interpreter", error)
@@ -63,7 +63,9 @@ def test_a_file_that_cannot_be_opened_is_told(
 
 
 @pytest.mark.parametrize(("kernel", "padding", "more"), [(3, 1, 0), (3, 1, 1), (4, 1, 0), ((3, 5), (1, 2), (0, 1))])
-def test_cropped_transposed_convolutions_give_the_same(kernel: object, padding: object, more: object) -> None:
+def test_rewritten_cropped_transposed_convolutions_give_the_same_outputs(
+    kernel: object, padding: object, more: object
+) -> None:
     layer = nn.ConvTranspose2d(3, 4, kernel, stride=2, padding=padding, output_padding=more)  # type: ignore[arg-type]
     image = torch.randn(1, 3, 7, 9, generator=torch.Generator().manual_seed(0))
     cropped = tflite._with_cropped_deconvolutions(nn.Sequential(layer))
@@ -71,7 +73,7 @@ def test_cropped_transposed_convolutions_give_the_same(kernel: object, padding: 
         torch.testing.assert_close(cropped(image), layer(image))
 
 
-def test_more_than_a_crop_leaves_is_refused() -> None:
+def test_an_output_padding_beyond_the_crop_is_refused() -> None:
     layer = nn.ConvTranspose2d(3, 4, 2, stride=2, output_padding=1)
     with pytest.raises(ExportError, match=r"0: expected an output_padding of \(0, 0\) at most.*got \(1, 1\)"):
         tflite._with_cropped_deconvolutions(nn.Sequential(layer))

@@ -1,4 +1,4 @@
-"""How many cores there are to use, from control groups as kernels show them."""
+"""The number of usable cores, from control groups as kernels show them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
         ("0::/\n", {"cpu.max": "max 100000\n"}, 16),
         ("0::/job/step\n", {"job/cpu.max": "400000 100000\n", "job/step/cpu.max": "max 100000\n"}, 4),  # the one above
-        ("0::/docker/0123\n", {"cpu.max": "200000 100000\n"}, 2),  # the host's path, which is not there
+        ("0::/docker/0123\n", {"cpu.max": "200000 100000\n"}, 2),  # a path of the host only
         (
             "4:memory:/m\n3:cpu,cpuacct:/docker/0123\n0::/\n",
             {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"},
@@ -47,7 +47,7 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", {}, 16),  # no control groups at all
         ("0::/\n", {"cpu.max": "\n"}, 16),
         ("0::/\n", {"cpu.max": "100000 0\n"}, 16),
-        ("0::/\n", {"cpu.max": "9000000 100000\n"}, 16),  # more than there are
+        ("0::/\n", {"cpu.max": "9000000 100000\n"}, 16),  # more cores than the machine has
     ],
 )
 def test_a_containers_quota_counts(tmp_path: Path, groups: str, files: dict[str, str], expected: int) -> None:

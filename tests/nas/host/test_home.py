@@ -27,8 +27,8 @@ def _nobody() -> None:
         pytest.skip("no other users can be pretended here")
 
 
-def test_openvino_loads() -> None:
-    """Its telemetry looks for a home folder on import."""
+def test_openvino_loads_for_an_unknown_user() -> None:
+    """OpenVINO's telemetry looks for a home folder on import."""
     code = (
         "import os; from nas.host.home import some_home\n"
         "with some_home(): import openvino\n"
@@ -47,7 +47,7 @@ def test_openvino_loads() -> None:
         (["search", "--budget", "10ms", "--target", "null@cpu:1"], 2),
     ],
 )
-def test_commands_answer(words: list[str], code: int) -> None:
+def test_commands_answer_an_unknown_user(words: list[str], code: int) -> None:
     told = as_nobody("-m", "nas.cli", *words)
     assert told.returncode == code, told.stderr
     assert "fault of the program" not in told.stderr
@@ -63,7 +63,7 @@ def closed(tmp_path: Path) -> Iterator[Path]:
     home.chmod(0o755)
 
 
-def test_in_a_home_that_may_not_be_entered_nothing_is_kept(closed: Path) -> None:
+def test_no_cached_record_is_found_in_a_home_that_may_not_be_entered(closed: Path) -> None:
     code = (
         "from nas.latency.default import DefaultTarget\n"
         "from nas.storage.cache import cache_folder\n"
@@ -74,7 +74,7 @@ def test_in_a_home_that_may_not_be_entered_nothing_is_kept(closed: Path) -> None
     assert told.stdout == f"{closed} None\n", told.stderr
 
 
-def test_pictures_that_cannot_be_kept_are_refused_with_a_way_out(closed: Path) -> None:
+def test_drawn_pictures_that_cannot_be_kept_are_refused_with_advice(closed: Path) -> None:
     code = "from nas.data import DataSpec, load\nload(DataSpec(name='road_scenes', size=(48, 64)))"
     told = as_nobody("-c", code, home=closed)
     assert "DataError" in told.stderr
@@ -92,7 +92,9 @@ def test_pictures_that_cannot_be_kept_are_refused_with_a_way_out(closed: Path) -
         (["search", "--budget", "10ms", "--target", "null@cpu:1"], 2),
     ],
 )
-def test_in_a_home_that_may_not_be_entered_commands_say_what_to_set(words: list[str], code: int, closed: Path) -> None:
+def test_commands_of_a_user_with_a_closed_home_name_the_variable_to_set(
+    words: list[str], code: int, closed: Path
+) -> None:
     told = as_nobody("-m", "nas.cli", *words, home=closed)
     assert told.returncode == code, told.stderr
     (line,) = [line for line in (told.stdout + told.stderr).splitlines() if "XDG_CACHE_HOME" in line]
@@ -109,7 +111,7 @@ search: {seeds: [ndnet29-fcn32], random_trials: 0, guided_trials: 0, finalists: 
 
 
 @pytest.mark.slow
-def test_they_search_where_they_say_what_to_keep_things_in(tmp_path: Path) -> None:
+def test_an_unknown_user_with_a_cache_folder_can_search(tmp_path: Path) -> None:
     """Each of Ray's processes asks for a home folder as it begins."""
     (tmp_path / "study.yaml").write_text(STUDY)
     tmp_path.chmod(0o777)

@@ -1,4 +1,4 @@
-"""What is refused before it is built because there is no memory for it, and what is proposed instead."""
+"""Networks, inputs and batches too large for memory are refused before they are built, with a size that fits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOM = 16_000_000_000
 
 @pytest.fixture(autouse=True)
 def sixteen_gigabytes() -> Iterator[None]:
-    """That this process may take at most, whatever the machine has."""
+    """Limit this process to sixteen gigabytes, whatever the machine has."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, hard))
@@ -37,13 +37,13 @@ def sixteen_gigabytes() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def giant() -> Architecture:
-    """13 thousand million parameters."""
+    """A network of 13 thousand million parameters."""
     whole = space.load("erfnet")
     last = replace(whole.stages[-1], width=4096, depth=64)
     return replace(whole, stages=(*whole.stages[:-1], last))
 
 
-def test_what_is_counted_is_what_a_network_holds() -> None:
+def test_estimated_memory_is_close_to_the_tensors_of_a_network() -> None:
     architecture, size = scale_width(space.load("swiftnet-rn18"), 0.25), (64, 96)
     network = architecture.build(5)
     outputs: list[int] = []
@@ -53,13 +53,13 @@ def test_what_is_counted_is_what_a_network_holds() -> None:
     network(torch.zeros(2, 3, *size))
     counted = memory(architecture, size, 5)
     assert counted.parameters == sum(parameter.numel() for parameter in network.parameters())
-    assert sum(outputs) / 2 <= counted.outputs <= 2 * sum(outputs) / 2  # with sums, resizing and the image
+    assert sum(outputs) / 2 <= counted.outputs <= 2 * sum(outputs) / 2  # outputs include sums, resizing and the image
     assert max(outputs) / 2 < counted.alive < counted.outputs
     assert counted.inference_bytes(2) == 4 * (counted.parameters + 2 * counted.alive)
     assert counted.training_bytes(2) == 4 * (4 * counted.parameters + 2 * (counted.outputs + counted.alive))
 
 
-def test_a_network_that_is_too_wide_is_told_how_wide_it_may_be(giant: Architecture) -> None:
+def test_the_error_for_too_wide_a_network_names_a_fitting_width(giant: Architecture) -> None:
     with pytest.raises(
         ArchitectureError, match=r"needs 51\.\d\d GB or more, .*use at most 0\.\d\d of its width"
     ) as told:
@@ -68,7 +68,7 @@ def test_a_network_that_is_too_wide_is_told_how_wide_it_may_be(giant: Architectu
     require_inference(scale_width(giant, 0.95 * share), (180, 240), 11)
 
 
-def test_an_input_that_is_too_large_is_told_how_large_it_may_be() -> None:
+def test_the_error_for_too_large_an_input_names_a_fitting_size() -> None:
     with pytest.raises(ArchitectureError, match=r"at 100000x200000.*an input of at most \d+x\d+") as told:
         require_inference(space.load("erfnet"), (100000, 200000), 11)
     height, width = map(int, re.findall(r"at most (\d+)x(\d+)", str(told.value))[0])
@@ -76,19 +76,19 @@ def test_an_input_that_is_too_large_is_told_how_large_it_may_be() -> None:
     require_inference(space.load("erfnet"), (int(0.95 * height), int(0.95 * width)), 11)
 
 
-def test_a_batch_that_is_too_large_is_told_how_large_it_may_be() -> None:
+def test_the_error_for_too_large_a_batch_names_a_fitting_size() -> None:
     with pytest.raises(ArchitectureError, match=r"batches of at most \d+, or") as told:
         require_training(space.load("erfnet"), (512, 1024), 11, batch_size=100_000)
     fits = int(re.findall(r"batches of at most (\d+)", str(told.value))[0])
     assert memory(space.load("erfnet"), (512, 1024), 11).training_bytes(fits) <= whole_bytes()
 
 
-def test_as_many_images_at_a_time_as_there_is_memory_for() -> None:
+def test_batches_have_as_many_images_as_fit_into_memory() -> None:
     for size, count in (((64, 96), 4), ((100_000, 200_000), 1)):
         assert images_at_once(space.load("erfnet"), size, 11, most=4) == count
 
 
-def test_another_hosts_memory_is_asked_about() -> None:
+def test_the_memory_of_the_measuring_host_counts() -> None:
     erfnet, size = space.load("erfnet"), (64, 96)
     needed = memory(erfnet, size, 11).inference_bytes()
     require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed, whole_bytes=needed))
@@ -98,8 +98,8 @@ def test_another_hosts_memory_is_asked_about() -> None:
         require_inference(erfnet, size, 11, there=Room(host="board", free_bytes=needed - 1, whole_bytes=needed))
 
 
-def test_a_limit_of_the_process_counts() -> None:
-    """As a batch system sets it."""
+def test_a_memory_limit_of_the_process_counts() -> None:
+    """Batch systems set such a limit."""
     program = "from nas.host.room import free_bytes, whole_bytes; print(free_bytes(), whole_bytes())"
     limit = 3_000_000_000
 
@@ -114,7 +114,7 @@ def test_a_limit_of_the_process_counts() -> None:
     assert free < whole
 
 
-def test_free_is_what_is_left() -> None:
+def test_free_memory_is_part_of_all_memory() -> None:
     free = free_bytes()
     assert 0 < free <= whole_bytes()
     assert fitting_batch(lambda batch: batch * free // 8, 16, "cpu") in range(4, 13)  # others take and give meanwhile
@@ -122,14 +122,14 @@ def test_free_is_what_is_left() -> None:
 
 
 @pytest.mark.slow
-def test_what_measures_refuses_too_and_goes_on(giant: Architecture) -> None:
+def test_a_measuring_process_refuses_too_large_a_network_and_goes_on(giant: Architecture) -> None:
     with Meter(parse_target("null@cpu:1"), (64, 96), 4) as meter:
         with pytest.raises(TargetError, match="expected a network that fits into memory"):
             meter.measure(giant)
         assert meter.measure(space.load("ndnet29-fcn32")).p50_milliseconds > 0
 
 
-def test_a_library_that_finds_no_room_among_what_is_loaded_is_no_want_of_memory() -> None:
+def test_an_import_error_about_static_thread_storage_is_no_shortage_of_memory() -> None:
     words = "/usr/lib/libgomp.so.1: cannot allocate memory in static TLS block"
     assert not is_shortage(ImportError(words))
     assert is_shortage(OSError("[Errno 12] Cannot allocate memory"))

@@ -1,4 +1,4 @@
-"""What other processes of ours are told of where modules are."""
+"""The search path for modules that child processes get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from nas.host import python
 
 
-def test_what_is_installed_does_not_come_before_pythons_own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_packages_do_not_come_before_pythons_own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "mine:")
     assert python.environment()["PYTHONPATH"] == f"{python.OURS}:mine", "a checkout is found"
     monkeypatch.setattr(python, "OURS", Path(site.getsitepackages()[0]).resolve())

@@ -1,4 +1,4 @@
-"""Text for messages."""
+"""Helpers for the text of messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from nas.host.words import counted, one_line
 
 
-def test_a_text_of_many_lines_is_one_line() -> None:
+def test_a_text_of_many_lines_becomes_one_line() -> None:
     assert one_line(ValueError("first\n  second\tthird ")) == "first second third"
 
 

@@ -1,4 +1,4 @@
-"""Another host that has nothing of ours."""
+"""Another host that lacks this package."""
 
 from __future__ import annotations
 

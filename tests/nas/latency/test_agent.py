@@ -1,4 +1,4 @@
-"""Measuring over ssh on a host that has Python, NumPy and a runtime, and nothing of ours."""
+"""Measuring over ssh on a host that has Python, NumPy and a runtime, but not this package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nas.latency.worker import parcel
 from nas.latency.worker.session import environment
 
 SIZE = (64, 96)
-QUICK = 0.12  # of a latency: half of the interval that is asked for
+QUICK = 0.12  # requested half of the interval, as a share of the latency
 TARGET = "onnxruntime@ssh:board/cpu:1"
 BROKEN = """
 __version__ = "0.0"
@@ -48,8 +48,8 @@ Board = Callable[..., Path]
 
 @pytest.fixture
 def board(tmp_path: Path, bare_python: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Board:
-    """Makes `board` a host that ssh knows, this machine with a Python of its own that imports what is named. The answer
-    is its home folder.
+    """Makes `board` a host that ssh knows: this machine with a Python of its own, which can import only the named
+    modules. Returns its home folder.
     """
     home, ssh = tmp_path / "home", tmp_path / "ssh"
 
@@ -83,7 +83,7 @@ def refused(target: str = TARGET) -> str:
     return message
 
 
-def test_a_host_without_anything_of_ours_measures(board: Board, tmp_path: Path) -> None:
+def test_a_host_without_this_package_measures(board: Board, tmp_path: Path) -> None:
     home = board("numpy", "onnxruntime")
     lacks = "import importlib.util as u; print([n for n in ('torch', 'yaml', 'nas', 'onnx') if u.find_spec(n)])"
     there = subprocess.run([tmp_path / "its-python", "-P", "-c", lacks], capture_output=True, text=True, check=True)
@@ -95,7 +95,7 @@ def test_a_host_without_anything_of_ours_measures(board: Board, tmp_path: Path) 
         latency = meter.measure(architecture, weights=weights, within=QUICK)
     assert latency.target == TARGET
     assert latency.samples >= 5
-    # It is this machine, which has the package too: a latency depends on the same.
+    # The host is this machine, so a latency depends on the same environment.
     assert dict(latency.environment) == told == environment(parse_target("onnxruntime@cpu:1"))
     left = sorted(path for path in home.rglob("*") if path.is_file() and "Microsoft" not in path.parts)  # ORT's own
     assert [path.parent.relative_to(home) for path in left] == [Path(".cache/framebudget/anchors"), Path()]
@@ -106,7 +106,7 @@ def test_a_host_without_anything_of_ours_measures(board: Board, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_several_take_turns_there(board: Board, runtime: str) -> None:
+def test_several_networks_take_turns_on_the_host(board: Board, runtime: str) -> None:
     pytest.importorskip(runtime)
     board("numpy", runtime)
     with Meter(parse_target(f"{runtime}@ssh:board/cpu:1"), SIZE, 4) as meter:
@@ -118,7 +118,7 @@ def test_several_take_turns_there(board: Board, runtime: str) -> None:
     assert again.samples >= 5
 
 
-def test_nothing_is_timed_whose_labels_are_not_those_of_pytorch(board: Board, tmp_path: Path) -> None:
+def test_a_network_whose_labels_differ_from_pytorch_is_not_timed(board: Board, tmp_path: Path) -> None:
     home = board("numpy")
     (tmp_path / "packages" / "onnxruntime.py").write_text(BROKEN)
     with Meter(parse_target(TARGET), SIZE, 4) as meter:
@@ -126,7 +126,7 @@ def test_nothing_is_timed_whose_labels_are_not_those_of_pytorch(board: Board, tm
         with pytest.raises(TargetError, match=f"{TARGET} gives other labels than PyTorch on .*% of the pixels"):
             meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
         assert meter._worker is connection
-        with pytest.raises(TargetError, match="gives other labels"):  # it answers still
+        with pytest.raises(TargetError, match="gives other labels"):  # the agent still answers
             meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
     assert not list(home.rglob("*.yaml"))
 
@@ -134,56 +134,56 @@ def test_nothing_is_timed_whose_labels_are_not_those_of_pytorch(board: Board, tm
 @pytest.mark.parametrize(
     ("names", "lacking"), [([], "numpy onnxruntime"), (["onnxruntime"], "numpy"), (["numpy"], "onnxruntime")]
 )
-def test_what_is_missing_there_is_told(board: Board, names: list[str], lacking: str) -> None:
+def test_libraries_that_the_host_lacks_are_named(board: Board, names: list[str], lacking: str) -> None:
     board(*names)
     message = refused()
     assert "cannot be timed on board: expected numpy and onnxruntime for" in message
     assert message.endswith(f"`pip install {lacking}` there")
 
 
-def test_a_library_that_cannot_be_imported_there_is_told(board: Board, tmp_path: Path) -> None:
+def test_a_library_that_the_host_cannot_import_is_named(board: Board, tmp_path: Path) -> None:
     board("numpy")
     (tmp_path / "packages" / "onnxruntime.py").write_text("raise ImportError('libgomp.so.1: no such file')")
     assert "libgomp.so.1: no such file; install it again" in refused()
 
 
-def test_no_python_there_is_told(board: Board) -> None:
+def test_a_host_without_python_is_refused(board: Board) -> None:
     board("numpy", python="/nowhere/python3")
     assert "install Python 3.10 or later there" in refused()
 
 
-def test_an_older_python_there_is_told(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_with_too_old_a_python_is_refused(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parcel, "OLDEST_PYTHON", (3, 99))
     board("numpy", "onnxruntime")
     here = ".".join(str(number) for number in sys.version_info[:2])
     assert f"on board: expected Python 3.99 or later, got {here} (" in refused()
 
 
-def test_every_python_3_can_read_what_tells_it_that_it_is_too_old() -> None:
+def test_every_python_3_can_read_the_code_that_checks_its_version() -> None:
     text = parcel.BOOTSTRAP.read_text("utf-8")
     assert ast.parse(text, feature_version=(3, 6)).body
     assert "from __future__" not in text  # annotations came with 3.7
 
 
-def test_more_threads_than_it_has_cores_are_refused(board: Board) -> None:
+def test_more_threads_than_the_host_has_cores_are_refused(board: Board) -> None:
     board("numpy", "onnxruntime")
     assert "ask for at most" in refused("onnxruntime@ssh:board/cpu:5000")
 
 
-def test_a_shell_that_greets_is_told(board: Board) -> None:
+def test_a_shell_that_prints_a_greeting_is_refused(board: Board) -> None:
     board("numpy", "onnxruntime", greeting="echo Welcome to board")
     assert "printed 'Welcome to board' instead of an answer" in refused()
 
 
-def test_a_dropped_connection_ends_all_that_was_started_there(board: Board, family: Callable[[int], list[int]]) -> None:
+def test_a_dropped_connection_ends_all_processes_on_the_host(board: Board, family: Callable[[int], list[int]]) -> None:
     board("numpy", "onnxruntime")
     with Meter(parse_target(TARGET), SIZE, 4) as meter, ThreadPoolExecutor(1) as pool:
         assert meter._worker is not None
         process = meter._worker._process
-        with lane.shared():  # so that it waits to time, and can be cut off meanwhile
+        with lane.shared():  # so that the timing waits, and the connection can be cut
             measuring = pool.submit(meter.measure, space.load("ndnet29-fcn32"))
             started: list[int] = []
-            while len(started) < 3 and not measuring.done():  # a shell, the agent and the network's own
+            while len(started) < 3 and not measuring.done():  # a shell, the agent and the network's process
                 time.sleep(0.05)
                 started = family(process.pid)
             assert len(started) >= 3
@@ -197,7 +197,7 @@ def test_a_dropped_connection_ends_all_that_was_started_there(board: Board, fami
         time.sleep(0.05)
 
 
-def test_another_packages_runtime_is_sent_with_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_of_another_package_is_sent_with_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "boards" / "runtimes"
     folder.mkdir(parents=True)
     (tmp_path / "boards" / "__init__.py").write_text("import torch")

@@ -31,26 +31,26 @@ KEPT = anchor.Anchor(
 )
 
 
-def test_an_anchor_is_read_as_it_was_written_also_as_yaml(tmp_path: Path) -> None:
+def test_an_anchor_is_read_as_written_also_as_yaml(tmp_path: Path) -> None:
     anchor.write(tmp_path / "one.yaml", KEPT)
     assert anchor.read(tmp_path / "one.yaml") == KEPT
     plain = anchor.of_text(anchor.text_of(KEPT).replace("\\ud83d\\ude00", ""))  # YAML has no surrogates
     assert strict.parse(anchor.text_of(plain), anchor.Anchor, "an anchor") == plain
 
 
-def test_what_earlier_versions_kept_is_read(tmp_path: Path) -> None:
+def test_anchors_of_earlier_versions_are_read(tmp_path: Path) -> None:
     older = replace(KEPT, best_milliseconds=None, away_milliseconds=(), away_since_seconds=None)
     held = {name: value for name, value in json.loads(anchor.text_of(older)).items() if name not in anchor.LATER}
     assert anchor.of_text(json.dumps(held)) == older == anchor.of_text(anchor.text_of(older))
 
 
-def test_what_several_processes_find_is_counted_in_their_one_file(
+def test_observations_of_several_processes_are_counted_in_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     begun, path = replace(KEPT, away_milliseconds=(), away_since_seconds=None), anchor.path_of(KEPT.device)
     anchor.write(path, begun)
-    for seconds in (10.0, 80.0, 140.0):  # each knows the anchor as it was
+    for seconds in (10.0, 80.0, 140.0):  # each process knows only the first anchor
         noted = anchor.noted(begun, 8e-3, seconds)
     assert anchor.read(path) == noted == replace(begun, away_milliseconds=(8e-3,) * 3, away_since_seconds=10.0)
     assert anchor.noted(begun, None, 150.0) == begun == anchor.read(path), "one found it as it was anchored"
@@ -61,7 +61,7 @@ def test_what_several_processes_find_is_counted_in_their_one_file(
 
 
 def texts() -> list[str]:
-    """An anchor's text cut short, and with each value in it exchanged for others."""
+    """Texts of an anchor, cut short or with one of its values exchanged."""
     whole = anchor.text_of(KEPT)
     found = [whole[:length] for length in range(len(whole))]
     held = json.loads(whole)
@@ -78,8 +78,8 @@ def texts() -> list[str]:
     return [*found, json.dumps({**held, "more": 1}), "[" * 100_000, "1" * 5_000, "milliseconds: 5.0\ncanary: 0.2\n"]
 
 
-def test_what_is_no_anchor_is_none(tmp_path: Path) -> None:
-    """It is then taken anew: the folder is a cache. Older ones were YAML in lines."""
+def test_a_damaged_anchor_file_gives_no_anchor(tmp_path: Path) -> None:
+    """The anchor is then taken anew: the folder is a cache. Older anchors were YAML in lines."""
     file = tmp_path / "one.yaml"
     read = []
     for text in texts():
@@ -92,7 +92,7 @@ def test_what_is_no_anchor_is_none(tmp_path: Path) -> None:
 
 
 def ticking(key: Mapping[str, str]) -> Controls:
-    """Networks that take 1 ms by a clock that goes on by that whenever it is looked at."""
+    """Networks that take 1 ms each, on a clock that advances 1 ms at each reading."""
     ticks = itertools.count(step=1_000_000)
     watch = Watch(nanoseconds=lambda: next(ticks), sleep=lambda seconds: None, snapshot=load.snapshot)
     return Controls(reference=tuple, canary=tuple, key=key, watch=watch)
@@ -121,13 +121,13 @@ def test_a_missing_or_damaged_anchor_is_taken_anew(tmp_path: Path, monkeypatch: 
     assert len(taken.blocks_milliseconds) == anchor.ANCHOR_BLOCKS
 
 
-def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
+def test_an_anchor_of_a_disturbed_machine_is_replaced_on_a_quiet_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     marked, beside = replace(KEPT, milliseconds=9e9, flagged=("busy",)), ticking(KEPT.device)
     anchor.write(anchor.path_of(KEPT.device), marked)
-    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("busy",))  # whether it is quiet is not ours to say
+    monkeypatch.setattr(load, "disturbances", lambda *_, **__: ("busy",))  # not those of this machine
     assert anchor.obtain(beside) == marked
     monkeypatch.setattr(load, "disturbances", lambda *_, **__: ())
     fresh = anchor.obtain(beside)
@@ -135,7 +135,9 @@ def test_an_anchor_from_a_disturbed_machine_is_replaced_on_a_quiet_one(
     assert anchor.obtain(beside) == fresh
 
 
-def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_for_anchors_is_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):

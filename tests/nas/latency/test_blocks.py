@@ -1,4 +1,4 @@
-"""Statistics of blocks of calls: what is estimated from them, how surely, and what the record says."""
+"""Statistics of blocks of calls: estimates, their intervals, and the record of a latency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def record(pairs: Pairs, anchored: float = 10.0, reasons: tuple[str, ...] = ()) 
 
 
 def drifting(ratio: float, blocks: int = 12) -> Pairs:
-    """A machine whose speed halves meanwhile, and jitters by 1 %."""
+    """Times on a machine whose speed halves during the measurement, with 1 % of jitter."""
     random = np.random.default_rng(5)
     slower = np.linspace(10.0, 20.0, blocks * 5).reshape(blocks, 5)
     reference = slower * random.normal(1, 0.01, slower.shape)
@@ -56,8 +56,8 @@ def test_neighbours_change_the_tail_and_not_the_median() -> None:
     assert measured.raw_p50_milliseconds == pytest.approx(13.5, rel=0.02)
 
 
-def test_the_reference_tells_which_blocks_were_quiet() -> None:
-    """A candidate scatters from block to block; its best one is luck, and says nothing of the machine."""
+def test_quiet_blocks_are_recognised_by_the_reference() -> None:
+    """A candidate scatters from block to block; its fastest block is luck and no sign of a quiet machine."""
     candidate, reference = np.full((4, 5), 3.0), np.full((4, 5), 2.0)
     candidate *= np.array([[1.3], [0.9], [1.0], [1.02]])
     reference *= np.array([[1.3], [1.0], [1.03], [1.0]])
@@ -66,20 +66,20 @@ def test_the_reference_tells_which_blocks_were_quiet() -> None:
     assert quiet.quiet_ratio(candidate, reference) == pytest.approx(1.5)
 
 
-def test_milliseconds_follow_the_anchor_and_the_ratio_does_not() -> None:
+def test_milliseconds_follow_the_anchor_but_ratios_do_not() -> None:
     one, other = record(drifting(4.5), anchored=10.0), record(drifting(4.5), anchored=12.0)
     assert one.ratio == other.ratio
     assert other.p99_milliseconds == pytest.approx(1.2 * one.p99_milliseconds)
 
 
-def test_what_disturbed_a_measurement_or_its_anchor_is_said() -> None:
+def test_disturbances_of_a_measurement_and_of_its_anchor_are_recorded() -> None:
     assert "busy machine" in record(drifting(1.5), reasons=("busy machine",)).flagged[0]
     assert record(replace(drifting(1.5), disturbances=("a neighbour",))).flagged == ("a neighbour",)
 
 
-def test_the_interval_covers_the_ratio_as_often_as_it_says() -> None:
-    """Of a candidate that scatters from block to block as well as from call to call. Of the same 200 draws intervals of
-    90 % cover 0.94, those of 99 % 0.99; 0.94 where only blocks were drawn anew, and 0.69 where only calls were.
+def test_the_interval_covers_the_ratio_as_often_as_promised() -> None:
+    """The candidate scatters from block to block and from call to call. Of the same 200 draws 90 % intervals cover 0.94
+    and 99 % intervals 0.99; they cover 0.94 if only blocks are drawn anew, and 0.69 if only calls are.
     """
     random = np.random.default_rng(11)
     shape, inside = (16, 10), 0
@@ -96,7 +96,7 @@ def test_the_same_times_give_the_same_interval() -> None:
 
 
 def test_the_usual_state_of_a_machine_is_anchored() -> None:
-    """Seven blocks on two dies, one on two threads of one core, three as it should be and one of them a bit slow."""
+    """Seven blocks on two dies, one on two threads of one core, three in the usual state, one of these a bit slow."""
     milliseconds = np.array([3.1, 3.1, 3.0, 3.2, 3.1, 5.3, 2.9, 3.0, 3.3, 3.0, 3.1, 3.2])
     canaries = np.array([0.2, 0.21, 0.19, 0.2, 0.1, 0.09, 0.11, 0.2, 0.12, 0.1, 0.2, 0.21])
     assert anchor.usual_state(milliseconds, canaries).nonzero()[0].tolist() == [0, 1, 2, 3, 7, 10, 11]
@@ -104,7 +104,7 @@ def test_the_usual_state_of_a_machine_is_anchored() -> None:
     assert anchor.usual_state(halves, np.full(12, 0.2)).tolist() == [True, False] * 6, "of two the faster"
 
 
-def test_what_nobody_has_looked_at_is_not_corrected() -> None:
+def test_ratios_of_unstudied_targets_are_not_corrected() -> None:
     pairs = replace(drifting(1.2), reference=drifting(1.2).reference * 1.1)
     for text, environment in (("onnxruntime@cpu:2", {"threads": "2"}), ("cudagraph@cuda:0", {})):
         found = summarise(pairs, ANCHOR, target=Target.parse(text), size=(64, 96), environment=environment)

@@ -48,7 +48,7 @@ def test_a_broken_runtime_is_no_candidate_for_the_default(kind: str, tmp_path: P
     assert "onnxruntime" not in candidates
 
 
-def test_it_is_reported_each_time_a_target_is_chosen(tmp_path: Path) -> None:
+def test_a_broken_runtime_is_reported_each_time_a_target_is_chosen(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text(BROKEN["ImportError"])
     for _ in range(2):
         done = python(tmp_path, "-c", CHOOSE)

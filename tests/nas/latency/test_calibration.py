@@ -1,4 +1,4 @@
-"""Prices of work, found from latencies that are known sums; and a calibration that is interrupted."""
+"""Prices of work, found from latencies that are known sums; interrupted calibrations; tables of several hosts."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ def test_known_prices_are_found_through_noise_and_outliers() -> None:
     assert prices.of_quantity["depthwise multiply_adds"] == pytest.approx(6e-8, rel=0.1)
 
 
-def test_what_was_never_seen_costs_about_what_its_unit_costs() -> None:
+def test_an_unseen_kind_of_work_costs_about_the_price_of_its_unit() -> None:
     works = invented_works(40, seed=4)
     prices = fit_prices(works, [cost(work) for work in works])
     assert 1e-8 < prices.sum({"conv 5x5 multiply_adds": 1.0}) < 6e-8
     assert prices.sum({"something parsecs": 1.0}) == 0
 
 
-def test_few_networks_still_scale() -> None:
-    """Three networks tell little about eight prices, yet what a network of their kind takes."""
+def test_prices_from_few_networks_still_scale_with_work() -> None:
+    """Three networks hardly determine eight prices, but the latency of similar networks is known."""
     works = invented_works(3, seed=5)
     prices = fit_prices(works, [cost(work) for work in works])
     errors = [abs(prices.sum(work) / cost(work) - 1) for work in invented_works(40, seed=6)]
     assert np.median(errors) < 0.5
 
 
-def test_networks_that_were_left_out_are_estimated_as_closely_as_the_study_says() -> None:
+def test_held_out_networks_are_estimated_as_closely_as_in_the_study() -> None:
     """550 random networks, measured on a CPU: the prices are found from three quarters of them, without the others."""
     size, classes = (120, 160), 11
     texts = json.loads(gzip.decompress((STUDY / "architectures.json.gz").read_bytes()))
@@ -101,7 +101,9 @@ def test_networks_that_were_left_out_are_estimated_as_closely_as_the_study_says(
 
 
 class InventedMeter:
-    """Takes the anchor, and that again for every two million multiply-adds; refuses what it is told to."""
+    """A meter whose latency is the anchor once, and once more for every two million multiply-adds; it refuses the named
+    networks.
+    """
 
     def __init__(
         self,
@@ -153,7 +155,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def test_where_nothing_is_cheap_enough_drawing_ends_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_without_any_network_cheap_enough_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "MOST_MULTIPLY_ADDS", 1)
     monkeypatch.setattr(calibration, "MOST_DRAWS", 3)
     with pytest.raises(UserError, match="got 64x96; calibrate at a larger one"):
@@ -191,7 +193,7 @@ def test_an_interrupted_calibration_goes_on_and_its_table_is_kept() -> None:
 
 
 @pytest.mark.slow
-def test_what_was_disturbed_is_not_used_and_measured_again() -> None:
+def test_disturbed_samples_are_not_used_and_measured_again() -> None:
     draws = [calibration.draw(index, SIZE, 3).key for index in range(24)]
     meter = InventedMeter(disturbed=frozenset(draws[5:7]))
     calibration.measure_networks(meter, 24, NOBODY)
@@ -219,7 +221,7 @@ def test_a_table_is_not_replaced_by_one_of_fewer_networks() -> None:
 
 
 @pytest.mark.slow
-def test_another_device_has_another_table() -> None:
+def test_each_device_has_its_own_table() -> None:
     meter = InventedMeter()
     calibration.measure_networks(meter, 24, NOBODY)
     calibration.calibrate(meter)
@@ -229,8 +231,8 @@ def test_another_device_has_another_table() -> None:
     assert calibration.kept_table(meter) is not None
 
 
-def test_a_table_made_on_a_host_of_another_name_is_rescaled_until_this_one_has_its_own() -> None:
-    """Each container has a host name of its own."""
+def test_a_table_of_a_host_with_another_name_is_rescaled_until_this_host_has_its_own() -> None:
+    """Host names differ from container to container on the same machine."""
 
     def made(networks: int, **changes: str) -> tuple[InventedMeter, LatencyTable]:
         meter = InventedMeter()
@@ -280,8 +282,8 @@ def test_a_table_made_on_a_host_of_another_name_is_rescaled_until_this_one_has_i
         (WorkerError("Traceback ...\nAssertionError: of ours"), True),
     ],
 )
-def test_a_network_that_the_target_refuses_is_left_out_and_not_tried_again(error: Exception, again: bool) -> None:
-    """Unless memory was short, somebody else ended the process or we did, or it is our fault."""
+def test_a_refused_network_is_left_out_and_not_tried_again(error: Exception, again: bool) -> None:
+    """Shortage of memory, a killed or halted process and faults of the program are no refusals."""
     refused = calibration.draw(2, SIZE, 3).key
     meter = InventedMeter(refused=frozenset({refused}), error=error)
     failed, reason = calibration.measure_networks(meter, 4, NOBODY), reason_of(error)
@@ -293,8 +295,8 @@ def test_a_network_that_the_target_refuses_is_left_out_and_not_tried_again(error
     assert later.measured == [refused] * again
 
 
-def test_what_was_measured_with_other_classes_or_of_other_draws_is_measured_again(tmp_path: Path) -> None:
-    """With other classes other layers are timed, and nobody knows with which ones earlier versions did."""
+def test_samples_with_other_classes_or_other_draws_are_measured_again(tmp_path: Path) -> None:
+    """Other classes mean other layers, and samples of earlier versions do not name their number of classes."""
     meter = InventedMeter()
     calibration.measure_networks(meter, 4, NOBODY)
     other = InventedMeter()

@@ -1,4 +1,4 @@
-"""Which target is the default, on invented speeds; and once on this machine's own."""
+"""The choice of the default target, on invented speeds and once on those of this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def only(monkeypatch: pytest.MonkeyPatch):
     return make
 
 
-def test_the_fastest_is_chosen_and_asked_for_once(only) -> None:
+def test_the_fastest_target_is_chosen_and_timed_once(only) -> None:
     only("onnxruntime@cpu", "openvino@cpu")
     asked: list[str] = []
 
@@ -50,7 +50,7 @@ def test_the_fastest_is_chosen_and_asked_for_once(only) -> None:
     assert asked == ["onnxruntime@cpu", "openvino@cpu"]
 
 
-def test_what_is_kept_of_no_target_that_is_ready_is_found_anew(only) -> None:
+def test_a_kept_default_that_is_not_ready_is_chosen_anew(only) -> None:
     only("onnxruntime@cpu", "openvino@cpu")
     choice = default.choose(lambda target: speed(5.0))
     (file,) = device_key.folder("defaults").iterdir()
@@ -63,7 +63,7 @@ def test_what_is_kept_of_no_target_that_is_ready_is_found_anew(only) -> None:
 
 
 @pytest.mark.parametrize(("cpu", "found"), [("A Processor @ 2 GHz", True), ("aarch64", False)])
-def test_a_container_of_another_name_finds_what_was_chosen_where_its_processor_is_known(
+def test_a_container_of_another_name_keeps_the_default_if_its_processor_is_known(
     cpu: str, found: bool, only, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only("onnxruntime@cpu", "openvino@cpu")
@@ -74,7 +74,7 @@ def test_a_container_of_another_name_finds_what_was_chosen_where_its_processor_i
 
 
 @pytest.mark.parametrize(("within", "kept"), [(0.6, False), (0.1, True)])
-def test_what_a_busy_machine_answers_is_kept_only_where_intervals_tell(
+def test_a_choice_on_a_busy_machine_is_kept_only_if_intervals_are_apart(
     within: float, kept: bool, only, capsys: pytest.CaptureFixture[str]
 ) -> None:
     only("onnxruntime@cpu", "openvino@cpu")
@@ -87,7 +87,7 @@ def test_what_a_busy_machine_answers_is_kept_only_where_intervals_tell(
 
 
 @pytest.mark.parametrize("kind", [WorkerError, ExportError, TargetError])
-def test_one_that_fails_is_left_out(kind: type[Exception], only, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_that_fails_is_left_out(kind: type[Exception], only, capsys: pytest.CaptureFixture[str]) -> None:
     only("onnxruntime@cpu", "openvino@cpu")
 
     def measure(target: Target) -> Speed:
@@ -106,12 +106,12 @@ def test_one_that_fails_is_left_out(kind: type[Exception], only, capsys: pytest.
         default.choose(killed)
 
 
-def test_of_two_that_are_as_fast_the_first_is_taken() -> None:
+def test_the_first_of_two_equally_fast_targets_is_chosen() -> None:
     assert default.judge({"onnxruntime@cpu": 5.1, "openvino@cpu": 5.0}).target == "onnxruntime@cpu"
     assert default.judge({"onnxruntime@cpu": 5.2, "openvino@cpu": 5.0}).target == "openvino@cpu"
 
 
-def test_a_single_one_needs_no_timing_and_says_what_the_other_wants(only) -> None:
+def test_a_single_ready_target_is_chosen_untimed_and_the_reason_names_the_missing_library(only) -> None:
     only("onnxruntime@cpu")
     asked: list[Target] = []
     choice = default.choose(lambda target: asked.append(target) or speed(1.0))
@@ -136,7 +136,7 @@ def test_this_machines_default_is_ready() -> None:
 def test_a_library_that_is_broken_in_one_precision_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A precision that the processor lacks is not tried, and says nothing about the library."""
+    """A precision that the processor lacks is not tried, so that no library is blamed for it."""
     monkeypatch.setattr(runtimes, "broken", lambda target: "lost" if str(target) == "openvino@cpu" else None)
     default._print_broken()
     assert capsys.readouterr().err.splitlines() == ["left out: openvino: lost"]

@@ -19,7 +19,7 @@ UNITS = {"multiply_adds": 2e-8, "count": 4e-3, "weights": 1e-7}
 
 
 def price(quantity: str) -> float:
-    """Of a device that is slow at depthwise convolutions."""
+    """Milliseconds of a unit of work on a device that is slow at depthwise convolutions."""
     return UNITS.get(unit(quantity), 5e-8) * (3 if quantity.startswith("depthwise") else 1)
 
 
@@ -38,7 +38,7 @@ def error(estimates: Estimates, networks: list[Architecture]) -> float:
 
 @pytest.fixture
 def table() -> LatencyTable:
-    """Of another time: everything took 30 % more, depthwise convolutions a third of that."""
+    """An outdated table: 30 % dearer than the device, and a third of that for depthwise convolutions."""
     quantities = {quantity for each in drawn(1, 30) for quantity in work_of(each, SIZE, CLASSES)}
     dear = {quantity: 1.3 * price(quantity) / (3 if quantity.startswith("depthwise") else 1) for quantity in quantities}
     return LatencyTable(
@@ -93,7 +93,7 @@ def test_disturbed_measurements_mislead_less() -> None:
     assert error(wary, networks) < 0.8 * error(trusting, networks)
 
 
-def test_a_precision_that_takes_a_third_is_known_after_three_networks(table: LatencyTable) -> None:
+def test_a_precision_three_times_as_fast_is_known_after_three_networks(table: LatencyTable) -> None:
     fast, others = (
         replace(table, milliseconds={name: 3 * each for name, each in table.milliseconds.items()}),
         drawn(5, 12),

@@ -1,4 +1,4 @@
-"""Who computes on a GPU beside us, told from who only has it open."""
+"""GPUs: other processes that compute on them, their clocks, their drivers, and the cores beside them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SAY_CORES = "import json, os; print(json.dumps({'cores': [*os.sched_getaffinity(
 
 
 def state_with(*processes: subprocess.Popen[bytes]) -> GpuState:
-    """The state of a GPU that these have open."""
+    """The state of a GPU that these processes have open."""
     used = {each.pid: processor_seconds(each.pid) for each in processes}
     return GpuState(others={process: seconds for process, seconds in used.items() if seconds is not None})
 
 
-def test_a_process_that_stands_still_while_we_time_is_no_stranger() -> None:
+def test_a_process_that_computes_nothing_during_a_timing_is_no_disturbance() -> None:
     with (
         subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as busy,
         subprocess.Popen([sys.executable, "-c", IDLE], stdout=subprocess.PIPE, stdin=subprocess.PIPE) as idle,
@@ -54,16 +54,16 @@ def test_a_process_that_stands_still_while_we_time_is_no_stranger() -> None:
         assert slowdowns([(states[0], states[1])], seconds) == ("other processes computed on the GPU: 1",)
 
 
-def test_processor_time_is_what_the_process_itself_reads() -> None:
+def test_processor_time_is_that_which_the_process_itself_reads() -> None:
     code = "import time; [sum(range(10**6)) for _ in range(20)]; print(time.process_time(), flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         itself = float(process.stdout.readline())
         assert processor_seconds(process.pid) == pytest.approx(itself, abs=0.05)
-    assert processor_seconds(process.pid) is None  # it has ended
+    assert processor_seconds(process.pid) is None  # the process has ended
 
 
-def test_a_slowdown_counts_wherever_it_was_seen() -> None:
+def test_a_slowdown_counts_before_and_after_a_timing() -> None:
     quiet, capped = GpuState(reasons=0x1), GpuState(reasons=0x4 | 0x1)
     assert slowdowns([(quiet, quiet), (quiet, capped), (capped, quiet)], 1.0) == (
         "its power cap held the GPU's clocks down",
@@ -71,7 +71,7 @@ def test_a_slowdown_counts_wherever_it_was_seen() -> None:
     assert slowdowns([(quiet, quiet)], 1.0) == ()
 
 
-def test_without_a_driver_nothing_is_seen() -> None:
+def test_the_state_of_a_gpu_without_a_driver_is_unknown() -> None:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -103,7 +103,7 @@ UNKNOWN = pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
     ("driver", "reasons"),
     [
         (Nvml(nvmlDeviceGetCurrentClocksEventReasons=0x20, nvmlDeviceGetComputeRunningProcesses=[]), 0x20),
-        (Nvml(nvmlDeviceGetCurrentClocksEventReasons=0x20), 0x20),  # asked for processes, it has no such function
+        (Nvml(nvmlDeviceGetCurrentClocksEventReasons=0x20), 0x20),  # a driver without the function that lists processes
         (Nvml(nvmlDeviceGetCurrentClocksEventReasons=0x20, nvmlDeviceGetComputeRunningProcesses=UNKNOWN), 0x20),
         (Nvml(nvmlDeviceGetCurrentClocksThrottleReasons=0x8), 0x8),  # before driver 535
         (
@@ -113,7 +113,7 @@ UNKNOWN = pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
         (Nvml(), 0),
     ],
 )
-def test_what_a_driver_does_not_tell_hides_nothing_else(driver: Nvml, reasons: int) -> None:
+def test_a_driver_that_lacks_some_functions_still_gives_the_rest(driver: Nvml, reasons: int) -> None:
     assert gpu.state_of(driver, object()) == GpuState(reasons=reasons)
 
 
@@ -151,15 +151,15 @@ def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu(monkeypatc
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("__version__ = '10.9.0.34'", "CUDA devices"),  # what is missing then is a GPU
+        ("__version__ = '10.9.0.34'", "CUDA devices"),  # then a GPU is missing
         ("__version__ = '11.0.1'", "expected TensorRT 10, got 11.0.1"),
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "cannot be loaded"),
     ],
 )
-def test_tensorrt_says_its_version_itself(
+def test_the_version_of_tensorrt_comes_from_its_module(
     module: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package that brings it may be called tensorrt-cu12."""
+    """The installed package may be called tensorrt-cu12."""
     if torch.cuda.is_available():
         pytest.skip("TensorRT may be here")
     (tmp_path / "tensorrt.py").write_text(module)
@@ -172,8 +172,8 @@ def test_tensorrt_says_its_version_itself(
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In threads of their own, whose affinity this is, of a process that began with all cores."""
+def test_timings_on_a_gpu_have_a_core_that_trainings_on_other_gpus_leave_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Affinity belongs to threads, here to those of a process that began with all cores."""
     monkeypatch.setattr(device, "BEGAN_WITH", frozenset(range(os.cpu_count() or 1)))
 
     def all_cores() -> set[int]:
@@ -203,21 +203,21 @@ def test_who_times_on_a_gpu_has_a_core_that_those_who_train_on_others_leave(monk
             thread.submit(work).result()
 
 
-def test_nobody_leaves_more_than_half_of_the_cores() -> None:
+def test_trainings_leave_at_most_half_of_the_cores_free() -> None:
     before = os.sched_getaffinity(0)
     assert not device.leave_cores_of(tuple(f"cuda:{number}" for number in range(len(before))))
     assert not device.leave_cores_of(()), "nor says that one is left where there is no other GPU"
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_machine_with_one_gpu_keeps_all_its_cores_for_it() -> None:
+def test_a_machine_with_one_gpu_uses_all_its_cores_for_it() -> None:
     before = os.sched_getaffinity(0)
     with device.on_core_of("cuda:0", gpus=1):
         assert os.sched_getaffinity(0) == before
 
 
-def test_who_is_anchored_on_a_gpu_looks_at_it() -> None:
-    """Networks that take 1 ms by a clock that goes on by that whenever it is looked at, on a GPU that is hot."""
+def test_an_anchor_on_a_gpu_records_its_disturbances() -> None:
+    """Networks take 1 ms each on a clock that advances 1 ms at each reading, on a GPU that is hot."""
     ticks = itertools.count(step=1_000_000)
 
     def snapshot(device: str) -> load.Snapshot:

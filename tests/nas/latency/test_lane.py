@@ -1,4 +1,4 @@
-"""The lane: real processes, recorded on the machine's one monotonic clock."""
+"""The lane, which keeps timings apart from training steps: real processes, recorded on one monotonic clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nas.latency.worker import connection
 from nas.latency.worker.connection import Connection
 from nas.latency.worker.replies import WorkerError
 
-# On a line of input enters `kind` `count` times, holds it for `hold` seconds and prints when it was in.
+# After a line of input it enters `kind` `count` times, stays for `hold` seconds and prints when it was inside.
 VISITOR = """
 import sys, time
 from nas.latency.machine import lane
@@ -42,7 +42,7 @@ for _ in range(count):
         end = time.monotonic()
     print(start, end, flush=True)
 """
-# Answers when it has timed.
+# It answers after its timing.
 WAITER = """
 from nas.latency.machine import lane
 with lane.exclusive():
@@ -78,7 +78,7 @@ def visitor(kind: str, count: int, hold: float) -> subprocess.Popen[str]:
 
 
 def stays(process: subprocess.Popen[str]) -> list[tuple[float, float]]:
-    """When a visitor was in; none after an error."""
+    """The times when a visitor was inside; none after an error."""
     output, _ = process.communicate(timeout=60)
     if process.returncode:
         return []
@@ -89,7 +89,7 @@ def overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
-def test_timings_overlap_neither_steps_nor_each_other_and_are_not_starved() -> None:
+def test_timings_overlap_with_nothing_and_are_not_starved() -> None:
     steps = [prepared("shared", 200, 0.005) for _ in range(2)]
     timings = [prepared("exclusive", 5, 0.02) for _ in range(2)]
     for process in (*steps, *timings):
@@ -105,10 +105,10 @@ def test_timings_overlap_neither_steps_nor_each_other_and_are_not_starved() -> N
     assert max(end for _, end in alone) < max(end for each in trained for _, end in each)
 
 
-def test_steps_run_beside_each_other() -> None:
+def test_training_steps_run_beside_each_other() -> None:
     with lane.shared():
         other = visitor("shared", 1, 0.0)
-        assert len(stays(other)) == 1  # while we are still in ours
+        assert len(stays(other)) == 1  # while this process is still inside
 
 
 @pytest.mark.share(2)
@@ -118,13 +118,15 @@ def test_a_killed_holder_frees_the_lane(kind: str) -> None:
     assert next_line(holder) == "in\n"
     waiting = visitor("exclusive", 1, 0.0)
     time.sleep(0.3)
-    assert waiting.poll() is None  # it had been free to go, and waits
+    assert waiting.poll() is None  # it had time to end, but waits
     holder.send_signal(signal.SIGKILL)
     assert len(stays(waiting)) == 1
     holder.communicate()
 
 
-def test_a_suspended_holder_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suspended_holder_of_the_lane_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(lane, "TELL_SECONDS", 0.05)
     holder = visitor("shared", 1, 0.4)
     assert next_line(holder) == "in\n"
@@ -140,7 +142,7 @@ def test_a_suspended_holder_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.slow
-def test_the_wait_for_another_s_timing_does_not_count(
+def test_waiting_for_the_timing_of_another_process_does_not_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(lane, "TELL_SECONDS", 0.1)
@@ -157,7 +159,7 @@ def test_the_wait_for_another_s_timing_does_not_count(
 
 
 @pytest.mark.slow
-def test_who_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_holder_of_the_lane_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "TELL_SECONDS", 0.1)
     monkeypatch.setattr(connection, "MOST_WAIT_SECONDS", 0.3)
     hangs = visitor("exclusive", 1, 600)
@@ -174,10 +176,10 @@ def test_who_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("inner", ["exclusive", "shared"])
 @pytest.mark.parametrize("outer", ["exclusive", "shared"])
-def test_one_thread_is_in_the_lane_once(outer: str, inner: str) -> None:
+def test_a_thread_cannot_enter_the_lane_twice(outer: str, inner: str) -> None:
     with getattr(lane, outer)(), pytest.raises(AssertionError, match="nested"), getattr(lane, inner)():
         pass
-    with getattr(lane, inner)():  # and when it has left, again
+    with getattr(lane, inner)():  # after leaving, a thread can enter again
         pass
 
 
@@ -187,7 +189,7 @@ def test_an_error_inside_frees_the_lane() -> None:
     assert len(stays(visitor("exclusive", 1, 0.0))) == 1
 
 
-def test_threads_of_one_process_exclude_each_other() -> None:
+def test_a_timing_excludes_other_threads_of_its_process() -> None:
     entered = threading.Event()
 
     def enter() -> None:
@@ -210,19 +212,19 @@ def test_threads_of_one_process_exclude_each_other() -> None:
         (("exclusive", "A"), ("shared", "B"), True),
         (("exclusive", "A"), ("exclusive", "A"), False),
         (("exclusive", "A"), ("shared", "A"), False),
-        (("exclusive", "A"), ("shared", ""), False),  # that may take all cores
-        # one on the CPU has the whole machine
+        (("exclusive", "A"), ("shared", ""), False),  # such a step may take all cores
+        # a timing on the CPU has the whole machine
         (("exclusive", ""), ("exclusive", "A"), False),
         (("exclusive", ""), ("shared", "A"), False),
         (("exclusive", ""), ("shared", ""), False),
-        # steps run beside each other, wherever
+        # steps run beside each other on any devices
         (("shared", "A"), ("shared", "A"), True),
         (("shared", "A"), ("shared", "B"), True),
         (("shared", ""), ("shared", "A"), True),
     ],
 )
 @pytest.mark.parametrize("turned", [False, True])
-def test_what_has_a_gpu_waits_for_nobody_on_another_one(
+def test_work_on_one_gpu_does_not_wait_for_work_on_another_gpu(
     one: tuple[str, str], other: tuple[str, str], beside: bool, turned: bool
 ) -> None:
     first, second = (other, one) if turned else (one, other)
@@ -246,7 +248,7 @@ def test_what_has_a_gpu_waits_for_nobody_on_another_one(
     [
         (2, "", True),
         (1, "cuda:1", True),  # Ray shows a training its own GPU alone
-        (1, "", False),  # on which GPUs others time, and so on which core, it cannot know
+        (1, "", False),  # a training cannot know the GPU and the core of other timings
     ],
 )
 def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_others(
@@ -262,7 +264,7 @@ def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_oth
             entered.set()
 
     def train() -> bool:
-        """In a thread of its own, whose affinity this is, of a process that began with all cores."""
+        """Train in a thread of its own, which has its own affinity, in a process that began with all cores."""
         os.sched_setaffinity(0, device.BEGAN_WITH)
         core = device.core_of("cuda:1")
         steps = lane.shared_on("cuda:0", timed_on=timed_on)
@@ -279,8 +281,8 @@ def test_steps_on_one_of_several_gpus_leave_a_core_and_run_beside_timings_on_oth
     assert lane.shared_on("cpu") is lane.shared, "that holds all cores"
 
 
-def test_steps_on_a_gpu_and_timings_on_others_do_not_keep_each_other_out_for_ever() -> None:
-    """Threads that enter whatever there is, each many times, all get through."""
+def test_steps_on_a_gpu_and_timings_on_other_gpus_do_not_block_each_other_for_ever() -> None:
+    """Threads that enter every kind of lane many times all finish."""
     ways = [(kind, gpu) for kind in ("exclusive", "shared") for gpu in ("", "A", "B")]
     inside: list[tuple[str, str]] = []
     wrong: list[tuple[tuple[str, str], ...]] = []
@@ -321,7 +323,7 @@ def test_a_forked_child_does_not_keep_the_lane() -> None:
     os.close(reader)
 
 
-def test_a_lane_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_lane_of_another_user_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / f"framebudget-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
@@ -330,7 +332,7 @@ def test_a_lane_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("way", [lane.shared, lane.exclusive])
-def test_on_a_disk_without_locks_the_error_says_what_to_set(
+def test_the_error_on_a_disk_without_locks_names_the_variable_to_set(
     way: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulates NFS without its lock service, which no test can mount."""

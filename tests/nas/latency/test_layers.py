@@ -1,4 +1,4 @@
-"""What each layer takes, by what PyTorch is asked for meanwhile."""
+"""The latency of each layer, measured in PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = (64, 96)
 
 
 class Repeats(TorchFunctionMode):
-    """Which types of values were repeated."""
+    """Records the types of repeated values."""
 
     def __init__(self) -> None:
         super().__init__()

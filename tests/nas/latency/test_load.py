@@ -1,4 +1,4 @@
-"""What else the machine did while something was timed: counters that are known, and those of this machine."""
+"""The load of other processes during a timing, from invented counters and from those of this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from nas.latency.machine import gpu, load
 
 
-def test_what_others_do_is_told_from_what_we_do() -> None:
+def test_the_load_of_other_processes_is_told_from_our_own() -> None:
     before = load.Snapshot(
         wall=0.0, own=0.0, waiting=0.0, pinned_busy=0.0, pinned_stolen=0.0,
         machine_busy=0.0, machine_cores=4, pinned_cores=1,
@@ -26,7 +26,7 @@ def test_what_others_do_is_told_from_what_we_do() -> None:
     assert load.disturbances(everywhere, threads=4, neighbours=False) == (), "the only GPU has no core of its own"
     kept_waiting = replace(quiet, waiting=0.2)
     assert "waited for a core 20%" in load.disturbances([(before, kept_waiting)], threads=1)[0]
-    assert load.disturbances([(before, quiet)] * 5 + [(before, shared)], threads=1) == ()  # 5 % of it all
+    assert load.disturbances([(before, quiet)] * 5 + [(before, shared)], threads=1) == ()  # 5 % of the whole time
     hot = replace(quiet, throttles=2)
     assert load.disturbances([(before, hot)], threads=1) == ("heat throttled the timed cores 2 times",)
     cooking = replace(quiet, gpu=gpu.GpuState(reasons=0x20 | 0x1))
@@ -35,7 +35,7 @@ def test_what_others_do_is_told_from_what_we_do() -> None:
     )
     idle, busy = (replace(state, gpu=gpu.GpuState(others={7: used})) for state, used in ((before, 0.0), (quiet, 0.9)))
     assert load.disturbances([(idle, busy)], threads=1) == ("other processes computed on the GPU: 1",)
-    assert load.disturbances([(idle, busy), *[(before, quiet)] * 20], threads=1) == ()  # 4 % of it all
+    assert load.disturbances([(idle, busy), *[(before, quiet)] * 20], threads=1) == ()  # 4 % of the whole time
     stolen = replace(quiet, pinned_stolen=0.1)
     assert "hypervisor took 10%" in load.disturbances([(before, stolen)], threads=1)[0]
 

@@ -30,7 +30,7 @@ from space import Architecture
 from space.errors import UserError
 
 SIZE = (64, 96)
-QUICK = 0.12  # of a latency: half of the interval that is asked for
+QUICK = 0.12  # requested half of the interval, as a share of the latency
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,7 +42,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def meter(own_cache: None) -> Iterator[Meter]:
-    """On the simulated device, where the processes are those of any other and no time is spent on calls."""
+    """A meter of the simulated device, which has the same processes as others and spends no time on calls."""
     with Meter(parse_target("null@cpu:1"), SIZE, 4, patience_seconds=0) as meter:
         yield meter
 
@@ -66,7 +66,7 @@ def worker_id(meter: Meter) -> int:
 @pytest.mark.slow
 def test_a_network_is_measured_with_and_without_weights(torch_meter: Meter, tmp_path: Path) -> None:
     def kept_anchor() -> anchor.Anchor | None:
-        """Asked for after each: a machine that stays elsewhere is anchored anew."""
+        """The current anchor, which a machine of changed speed takes anew after each measurement."""
         return anchor.read(anchor.path_of(device_key.key_of(torch_meter.environment, SIZE)))
 
     architecture = space.load("ndnet29-fcn32")
@@ -88,7 +88,7 @@ def test_a_network_is_measured_with_and_without_weights(torch_meter: Meter, tmp_
         assert {"cpu", "cores", "torch", "reference"} <= set(latency.environment)
 
 
-def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tmp_path: Path) -> None:
+def test_mistakes_of_the_user_are_refused_and_the_worker_lives_on(meter: Meter, tmp_path: Path) -> None:
     meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
     before = worker_id(meter)
     with pytest.raises(UserError, match="train the network first"):
@@ -103,7 +103,7 @@ def test_the_users_mistakes_are_refused_and_the_worker_lives_on(meter: Meter, tm
     assert worker_id(meter) == before
 
 
-def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
+def test_no_network_is_timed_during_a_training_step(meter: Meter) -> None:
     done = threading.Event()
 
     def measure() -> None:
@@ -118,7 +118,7 @@ def test_nothing_is_timed_during_a_training_step(meter: Meter) -> None:
     assert done.is_set()
 
 
-def test_a_dead_worker_is_told_and_replaced(meter: Meter) -> None:
+def test_a_dead_worker_is_reported_and_replaced(meter: Meter) -> None:
     meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
     first = worker_id(meter)
     os.kill(first, signal.SIGKILL)
@@ -134,7 +134,7 @@ def children_of(process: int) -> list[int]:
 
 
 def child_of(process: int) -> int:
-    """The process of the network that is asked about, as soon as there is one."""
+    """The process that measures a network, as soon as there is one."""
     for _ in range(200):
         if children := children_of(process):
             return children[0]
@@ -151,7 +151,7 @@ def runs(process: int) -> bool:
 
 @pytest.fixture
 def living_meter(meter: Meter) -> Meter:
-    """With a worker that lives, for an earlier test may have killed it."""
+    """A meter whose worker is alive, even if an earlier test has killed one."""
     if meter._worker is None or not runs(worker_id(meter)):
         with contextlib.suppress(WorkerError):
             meter.measure(space.load("ndnet29-fcn32"), within=QUICK)
@@ -161,9 +161,9 @@ def living_meter(meter: Meter) -> Meter:
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("killed", ["the worker", "its child"])
-def test_neither_outlives_the_other(living_meter: Meter, killed: str) -> None:
+def test_worker_and_measuring_process_end_together(living_meter: Meter, killed: str) -> None:
     worker = worker_id(living_meter)
-    with ThreadPoolExecutor(1) as pool, lane.shared():  # so that it waits, and can be killed meanwhile
+    with ThreadPoolExecutor(1) as pool, lane.shared():  # so that the measurement waits, and can be killed
         measuring = pool.submit(living_meter.measure, space.load("ndnet29-fcn32"))
         child = child_of(worker)
         os.kill(worker if killed == "the worker" else child, signal.SIGKILL)
@@ -176,23 +176,23 @@ def test_neither_outlives_the_other(living_meter: Meter, killed: str) -> None:
 
 @pytest.mark.slow
 def test_each_measurement_has_a_process_of_its_own(living_meter: Meter) -> None:
-    """What was measured before leaves nothing behind, for small networks take longer in memory that others left."""
+    """Earlier measurements must leave no memory behind, in which small networks would take longer."""
 
     def pages() -> int:
-        """That the process has written to; those of libraries come and go."""
+        """The pages that the worker has written to, without those of libraries, which come and go."""
         _, resident, shared, *_ = Path(f"/proc/{worker_id(living_meter)}/statm").read_text().split()
         return int(resident) - int(shared)
 
     before = pages()
     living_meter.measure(space.load("erfnet-encoder"), within=QUICK)
-    assert abs(pages() - before) < 128  # half a megabyte; the measurement takes some fifty
+    assert abs(pages() - before) < 128  # half a megabyte; the measurement takes about fifty
 
 
 @pytest.mark.slow
 def test_networks_that_take_turns_have_a_process_each(living_meter: Meter) -> None:
     worker, seen = worker_id(living_meter), set[int]()
     names = ["ndnet29-fcn32", "ndnet45-fcn32", "ndnet61-fcn32"]
-    with ThreadPoolExecutor(1) as pool, lane.shared():  # so that all are prepared, and none is timed
+    with ThreadPoolExecutor(1) as pool, lane.shared():  # so that all networks are prepared, and none is timed
         measuring = pool.submit(living_meter.measure_together, [space.load(name) for name in names], within=QUICK)
         while len(seen) < len(names) and not measuring.done():
             seen = set(children_of(worker))
@@ -204,7 +204,7 @@ def test_networks_that_take_turns_have_a_process_each(living_meter: Meter) -> No
 
 
 @pytest.mark.slow
-def test_nothing_is_prepared_during_a_timing(onnx_meter: Meter, shallow: Callable[[str], Architecture]) -> None:
+def test_no_network_is_prepared_during_a_timing(onnx_meter: Meter, shallow: Callable[[str], Architecture]) -> None:
     def seconds(process: int) -> float:
         user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -220,7 +220,7 @@ def test_nothing_is_prepared_during_a_timing(onnx_meter: Meter, shallow: Callabl
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_answer_is_ended_and_one_that_is_left_too() -> None:
+def test_a_worker_that_does_not_answer_is_ended_and_so_is_one_that_is_left() -> None:
     with Meter(parse_target("torch@cpu:1"), SIZE, 4, patience_seconds=0, limit_seconds=60) as meter:
         process = worker_id(meter)
         meter._limit_seconds = 0.5
@@ -235,7 +235,7 @@ def test_a_worker_that_does_not_answer_is_ended_and_one_that_is_left_too() -> No
 
 
 @pytest.mark.slow
-def test_several_are_measured_in_turns(onnx_meter: Meter) -> None:
+def test_several_networks_are_measured_in_turns(onnx_meter: Meter) -> None:
     fast, slow = onnx_meter.measure_together([space.load("ndnet29-fcn32"), space.load("erfnet-encoder")], within=QUICK)
     assert slow.ratio > fast.ratio
     assert slow.reference_milliseconds == fast.reference_milliseconds
@@ -244,7 +244,7 @@ def test_several_are_measured_in_turns(onnx_meter: Meter) -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for ssh: it notes its arguments, and the other host is this one with an environment of its own."""
+    """A stand-in for ssh that records its arguments; the host is this machine with an environment of its own."""
     ssh = tmp_path / "ssh"
     ssh.write_text(
         f"""#!/bin/sh
@@ -275,7 +275,7 @@ def test_another_host_measures_over_ssh(host: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "framebudget" / "anchors").iterdir())  # anchored where it was timed
 
 
-def test_a_host_that_does_not_answer_is_the_users_to_put_right(host: Path) -> None:
+def test_a_host_that_does_not_answer_is_an_error_of_the_user(host: Path) -> None:
     with (
         pytest.raises(TargetError, match="Could not resolve hostname nowhere; check that `ssh nowhere"),
         Meter(parse_target("torch@ssh:nowhere"), SIZE, 4),
@@ -283,7 +283,7 @@ def test_a_host_that_does_not_answer_is_the_users_to_put_right(host: Path) -> No
         pass
 
 
-def test_a_host_with_another_version_is_told(host: Path, tmp_path: Path) -> None:
+def test_a_host_with_another_version_of_the_program_is_refused(host: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
     old = {"ready": True, "program": "framebudget 0.0.9 (protocol 3)", "environment": {}}
     python.write_text(f"#!/bin/sh\necho '{json.dumps(old)}'\ncat\n")
@@ -329,7 +329,7 @@ def test_a_worker_is_pinned_to_as_many_cores_as_it_has_threads() -> None:
 
 @pytest.mark.slow
 def test_a_network_is_timed_in_int8(own_cache: None, shallow: Callable[[str], Architecture]) -> None:
-    """Its ranges are found in the process that times, where all sessions share their threads."""
+    """Ranges of values are found in the process that times, where all sessions share their threads."""
     with Meter(parse_target("onnxruntime:int8@cpu:1"), SIZE, 4, patience_seconds=0) as meter:
         found = meter.measure(shallow("ndnet29-fcn32"), within=QUICK)
     assert (found.target, found.environment["precision"]) == ("onnxruntime:int8@cpu:1", "int8")
@@ -351,11 +351,11 @@ def test_precisions_of_a_graph_are_timed_beside_one_reference(
 
 
 @pytest.mark.slow
-def test_what_another_thread_measures_is_ended_and_nothing_more_is_measured() -> None:
+def test_a_halted_meter_ends_the_measurement_of_another_thread_and_starts_no_more() -> None:
     with Meter(parse_target("torch@cpu:1"), (512, 1024), 4) as busy, ThreadPoolExecutor(1) as other:
         measuring = other.submit(busy.measure, space.load("erfnet"), within=1e-6)
         with contextlib.suppress(TimeoutError):
-            measuring.result(timeout=2)  # it takes longer than that
+            measuring.result(timeout=2)  # the measurement takes longer than that
         assert not measuring.done()
         busy.halt()
         with pytest.raises(HaltedError, match="was ended with the rest"):

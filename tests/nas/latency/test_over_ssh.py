@@ -1,6 +1,6 @@
-"""Measuring through a real ssh and a real sshd, as who has the host in `~/.ssh/config` does.
+"""Measuring through a real ssh and a real sshd, on a host of the ssh configuration.
 
-The daemon is started here, on the loopback alone, for whoever runs the tests; nothing of theirs is read or changed.
+The tests start the daemon, on the loopback alone; they read and change no ssh files of the user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nas.latency.machine import lane
 from nas.latency.worker.session import environment
 
 SIZE = (64, 96)
-QUICK = 0.12  # of a latency: half of the interval that is asked for
+QUICK = 0.12  # requested half of the interval, as a share of the latency
 TARGET = "onnxruntime@ssh:board/cpu:1"
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 SEPARATION = Path("/run/sshd")
@@ -45,7 +45,7 @@ pytestmark = [
 
 @dataclass(frozen=True, kw_only=True)
 class Daemon:
-    """An sshd of this user's, and how ssh is told of it."""
+    """An sshd of this user, and the ssh options that lead to it."""
 
     process: int
     config: Path
@@ -113,7 +113,7 @@ AcceptEnv {" ".join(PASSED)}
 
 
 def answers(port: int) -> bool:
-    """Whether something listens there."""
+    """Whether a server listens on the port."""
     with socket.socket() as trial:
         return trial.connect_ex(("127.0.0.1", port)) == 0
 
@@ -131,7 +131,7 @@ def config(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def cache(config: Path, bare_python: Callable[..., Path], tmp_path: Path) -> Path:
-    """Makes `board` a host that has nothing of ours but NumPy and ONNX Runtime; the folder where its anchors go."""
+    """Makes `board` a host with only NumPy and ONNX Runtime; returns the folder of its anchors."""
     place = tmp_path / "cache"
     its = (bare_python("numpy", "onnxruntime"), place, tempfile.gettempdir())
     with config.open("a") as more:
@@ -140,14 +140,14 @@ def cache(config: Path, bare_python: Callable[..., Path], tmp_path: Path) -> Pat
 
 
 def sessions(daemon: Daemon, family: Family) -> list[int]:
-    """What the daemon has started for connections: a process each, and what that has started."""
+    """Processes that the daemon has started for connections, and their child processes."""
     return [each for each in family(daemon.process) if each != daemon.process]
 
 
 @contextlib.contextmanager
 def measured_beside(daemon: Daemon, family: Family, meter: Meter) -> Iterator[tuple[Callable[[], object], list[int]]]:
-    """A measurement that waits for a training step over there, so that things can happen meanwhile; what it gives when
-    that is over, and what runs there for it.
+    """A measurement that waits for a training step on the host, so that a test can interfere. Yields the function that
+    waits for its result, and its processes on the host.
     """
     with ThreadPoolExecutor(1) as pool, lane.shared():
         before = len(sessions(daemon, family))
@@ -170,7 +170,7 @@ def test_a_host_of_the_ssh_configuration_measures(
     cache: Path, config: Path, more: str, daemon: Daemon, family: Family, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with config.open("a") as written:
-        written.write(more.format(folder=tmp_path_factory.mktemp("s")))  # of a socket, whose path has to be short
+        written.write(more.format(folder=tmp_path_factory.mktemp("s")))  # the path of a socket has to be short
     with Meter(parse_target(TARGET), SIZE, 4) as meter:
         told = dict(meter.environment)
         latency = meter.measure(NETWORK, within=QUICK)
@@ -185,10 +185,10 @@ def test_a_host_of_the_ssh_configuration_measures(
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_link_that_drops_is_made_again(
+def test_a_dropped_connection_is_made_again(
     how: signal.Signals, cache: Path, daemon: Daemon, family: Family, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Closed, or silent: then ssh notices by itself."""
+    """The connection is closed or goes silent, which ssh notices by itself."""
     with Meter(parse_target(TARGET), SIZE, 4) as meter:
         with measured_beside(daemon, family, meter) as (result, there):
             sshd = [each for each in there if b"sshd" in Path(f"/proc/{each}/cmdline").read_bytes()]
@@ -208,7 +208,9 @@ def test_a_link_that_drops_is_made_again(
         time.sleep(0.05)
 
 
-def test_a_link_that_drops_again_ends_it_in_a_line(cache: Path, config: Path, daemon: Daemon, family: Family) -> None:
+def test_a_connection_that_drops_twice_ends_the_measurement_with_one_line(
+    cache: Path, config: Path, daemon: Daemon, family: Family
+) -> None:
     with Meter(parse_target(TARGET), SIZE, 4) as meter:
         with measured_beside(daemon, family, meter) as (result, there):
             config.write_text(config.read_text().replace("/user\n", "/nowhere\n"))
@@ -220,7 +222,7 @@ def test_a_link_that_drops_again_ends_it_in_a_line(cache: Path, config: Path, da
     assert "nothing finished is lost" in str(told.value)
 
 
-def test_an_agent_that_is_killed_there_is_no_lost_link(cache: Path, daemon: Daemon, family: Family) -> None:
+def test_a_killed_agent_is_no_lost_connection(cache: Path, daemon: Daemon, family: Family) -> None:
     with Meter(parse_target(TARGET), SIZE, 4) as meter:
         with measured_beside(daemon, family, meter) as (result, there):
             python = [each for each in there if b"\0-S\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
@@ -239,7 +241,7 @@ def test_an_agent_that_is_killed_there_is_no_lost_link(cache: Path, daemon: Daem
         ("127.0.0.1\n", "nowhere.invalid\n", "Could not resolve hostname nowhere.invalid"),
     ],
 )
-def test_a_host_that_lets_nobody_in_is_told_in_a_line(config: Path, was: str, now: str, words: str) -> None:
+def test_a_host_that_refuses_the_login_is_reported_in_one_line(config: Path, was: str, now: str, words: str) -> None:
     config.write_text(config.read_text().replace(was, now))
     with pytest.raises(TargetError, match="cannot be timed: the process on board ended with code 255") as told:
         Meter(parse_target(TARGET), SIZE, 4).__enter__()

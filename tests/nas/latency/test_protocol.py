@@ -1,4 +1,4 @@
-"""The protocol on a clock that is known: which blocks are taken and count, and what a machine is anchored by."""
+"""The timing protocol on an invented clock: the blocks that are taken and count, and the anchors of a machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TARGET = Target.parse("torch@cpu:1")
 
 
 class Clock:
-    """Time that passes only when somebody waits."""
+    """A clock on which time passes only by waiting."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -54,7 +54,7 @@ ANCHOR = anchor.Anchor(
 
 
 def controls(reference: float = 1.0, canary: float = 0.2, threads: int = 1) -> Controls:
-    """Networks of known latency in milliseconds."""
+    """The networks beside a candidate, with known latencies in milliseconds."""
     return Controls(reference=waits(reference), canary=waits(canary), key=KEY, threads=threads, watch=WATCH)
 
 
@@ -87,13 +87,13 @@ def test_calls_alternate_and_pairs_are_added_until_the_interval_is_narrow() -> N
     assert any("after 600 pairs" in reason for reason in taken.flagged)
 
 
-def test_the_ratio_of_known_waits_is_found() -> None:
+def test_the_ratio_of_two_known_waiting_times_is_found() -> None:
     taken = interleaving.measure([taking(9.0)], conditions())[0]
     assert taken.candidate.shape == (interleaving.BLOCKS, 10)  # of 10 ms each
     assert taken.ratio == pytest.approx(9.0)
 
 
-def test_less_is_taken_where_less_is_asked() -> None:
+def test_a_wider_interval_needs_fewer_pairs() -> None:
     begun = CLOCK.now
     interleaving.take_pairs([taking(1.5)], conditions())
     thorough = CLOCK.now - begun
@@ -119,7 +119,7 @@ class Moved:
         return LocalNetwork(self.call, replace(controls(), canary=self.canary))
 
 
-def test_what_was_taken_while_the_cores_were_elsewhere_is_set_aside() -> None:
+def test_pairs_timed_on_cores_without_a_common_cache_are_set_aside() -> None:
     machine = Moved(blocks=3)
     taken = interleaving.take_pairs([machine.network()], conditions(threads=2))[0]
     assert taken.set_aside == 3 * 25
@@ -144,7 +144,7 @@ def test_several_candidates_take_turns() -> None:
     assert turns[:8] == ["a", "b"] * 4
 
 
-def test_cores_that_stay_elsewhere_are_flagged() -> None:
+def test_cores_that_keep_sharing_no_cache_are_flagged() -> None:
     machine = Moved(blocks=1e9)
     taken = interleaving.take_pairs([machine.network()], conditions(threads=2))[0]
     assert any("passing data between cores took" in reason for reason in taken.disturbances)
@@ -152,7 +152,7 @@ def test_cores_that_stay_elsewhere_are_flagged() -> None:
     assert taken.flagged
 
 
-def test_out_of_patience_is_no_excuse_for_fewer_blocks() -> None:
+def test_an_impatient_measurement_takes_no_fewer_blocks() -> None:
     machine = Moved(blocks=1e9)
     elsewhere = replace(conditions(threads=2), patience_seconds=0.0)
     for taken in interleaving.take_pairs([machine.network(), machine.network()], elsewhere):
@@ -167,10 +167,10 @@ def test_a_reference_far_from_its_anchor_is_flagged() -> None:
 
 
 @pytest.mark.parametrize(("patience_seconds", "rounds"), [(12.0, 2), (600.0, 5)])
-def test_who_is_patient_repeats_until_nothing_disturbs(
+def test_a_patient_measurement_is_repeated_until_no_process_disturbs_it(
     patience_seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The machine is busy for four rounds."""
+    """Other processes disturb the first four rounds."""
     told = iter([("other processes",)] * 4 + [()] * 2)
     monkeypatch.setattr(load, "disturbances", lambda spans, threads, neighbours: next(told))
     patient = replace(conditions(), patience_seconds=patience_seconds)
@@ -179,7 +179,7 @@ def test_who_is_patient_repeats_until_nothing_disturbs(
     assert len(list(told)) == 6 - rounds
 
 
-def test_one_thread_needs_no_other_core() -> None:
+def test_a_single_thread_needs_no_core_with_a_common_cache() -> None:
     machine = Moved(blocks=1e9)
     taken = interleaving.take_pairs([machine.network()], conditions())[0]
     assert (taken.set_aside, taken.away) == (0, False)
@@ -196,8 +196,8 @@ def test_a_machine_better_than_its_anchor_is_not_waited_for() -> None:
 
 
 class Shared:
-    """A machine that runs everything at so many times its best, one number for each block of an anchor in turns, or
-    at the one that it is set to.
+    """A machine on which everything takes a multiple of its shortest time: one multiple for each block of an anchor in
+    turn, or the multiple that it is set to.
     """
 
     def __init__(self, *levels: float) -> None:
@@ -220,28 +220,28 @@ class Shared:
         self.blocks += self.canaries == CANARY_CALLS
 
     def network(self, ratio: float = 4.0, slope: float = 1.0) -> LocalNetwork:
-        """One that takes so many times the reference at best, and slows down by `slope` when that does by 1 %."""
+        """A network of `ratio` times the reference's shortest latency, `slope` % slower when that is 1 % slower."""
         beside = replace(controls(), reference=self.reference, canary=self.canary)
         return LocalNetwork(lambda: waits(ratio * self.level**slope)(), beside)
 
 
-# Of the twelve blocks that an issue tells of: 2.53 was anchored, and the machine ran at 1.3 to 1.5 of that for hours.
+# Twelve recorded blocks: 2.53 was anchored, but the machine ran at 1.3 to 1.5 times that for hours.
 LEVELS = (1.0, 1.38, 1.42, 1.35, 1.45, 1.4, 1.02, 1.37, 1.54, 1.44, 1.41, 1.33)
 
 
-ROUGHLY = 0.1  # of what is asked of a latency: two blocks
+ROUGHLY = 0.1  # requested half of the interval, as a share of the latency: two blocks suffice
 
 
 @pytest.fixture
 def timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InterleavedTimer:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a lane of our own
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a lane of this test's own
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(load, "disturbances", lambda *_, **__: ())
     return InterleavedTimer(TARGET, (64, 96), {"threads": "1"}, WATCH, patience_seconds=120.0)
 
 
-def test_a_good_spell_is_kept_beside_what_is_usual_and_is_not_waited_for(timer: InterleavedTimer) -> None:
+def test_a_fast_spell_is_kept_beside_the_usual_state_and_not_waited_for(timer: InterleavedTimer) -> None:
     machine = Shared(*LEVELS)
     begun = CLOCK.now
     found = [timer.measure([machine.network()], 0.03)[0] for _ in range(3)]
@@ -255,7 +255,7 @@ def test_a_good_spell_is_kept_beside_what_is_usual_and_is_not_waited_for(timer: 
 
 
 @pytest.mark.parametrize("level", [1.4, 0.7])
-def test_a_machine_that_stays_elsewhere_is_anchored_anew_and_waited_for_once(
+def test_a_machine_whose_speed_stays_changed_is_anchored_anew_and_waited_for_once(
     level: float, timer: InterleavedTimer
 ) -> None:
     machine = Shared(1.0)
@@ -279,7 +279,7 @@ def test_a_machine_that_stays_elsewhere_is_anchored_anew_and_waited_for_once(
     assert (kept.milliseconds, kept.best_milliseconds) == (pytest.approx(level), pytest.approx(min(1.0, level)))
 
 
-def test_a_spell_of_less_than_two_minutes_anchors_nothing(timer: InterleavedTimer) -> None:
+def test_a_spell_of_less_than_two_minutes_brings_no_new_anchor(timer: InterleavedTimer) -> None:
     machine = Shared(1.0)
     timer.measure([machine.network()], ROUGHLY)
     machine.set_to = 0.7
@@ -288,7 +288,7 @@ def test_a_spell_of_less_than_two_minutes_anchors_nothing(timer: InterleavedTime
     assert all(latency.flagged for latency in found)
 
 
-def test_good_spells_now_and_then_do_not_end_the_measurements_of_several(timer: InterleavedTimer) -> None:
+def test_occasional_fast_spells_do_not_end_measurements_of_several_networks(timer: InterleavedTimer) -> None:
     machine = Shared(*LEVELS)
     timer.measure([machine.network()], ROUGHLY)
     found = timer.measure([machine.network() for _ in range(6)], 0.03)
@@ -296,7 +296,7 @@ def test_good_spells_now_and_then_do_not_end_the_measurements_of_several(timer: 
     assert sum(latency.set_aside for latency in found) > 0
 
 
-def test_a_machine_that_comes_back_keeps_its_anchor_and_is_waited_for_again(timer: InterleavedTimer) -> None:
+def test_a_machine_that_returns_to_its_anchor_keeps_it_and_is_waited_for_again(timer: InterleavedTimer) -> None:
     machine = Shared(1.0)
     for level in (1.0, *[1.4] * (anchor.AWAY - 1), 1.0, 1.4):
         machine.set_to = level
@@ -308,8 +308,8 @@ def test_a_machine_that_comes_back_keeps_its_anchor_and_is_waited_for_again(time
     assert (kept.milliseconds, kept.away_milliseconds) == (pytest.approx(1.0), (pytest.approx(1.4),))
 
 
-def test_a_small_network_is_told_as_on_the_machine_that_was_anchored(timer: InterleavedTimer) -> None:
-    """Where small ones slow down by 1.5 % when the reference does by one; what does by 1.8 % is 3 % off, not 8."""
+def test_latencies_of_small_networks_are_corrected_to_the_speed_of_the_anchor(timer: InterleavedTimer) -> None:
+    """Small networks become 1.5 % slower per 1 % of the reference; one at 1.8 % is off by 3 % instead of 8 %."""
     machine = Shared(1.0)
     timer.measure([machine.network()], ROUGHLY)
     machine.set_to = 1.1
@@ -325,7 +325,7 @@ def test_a_small_network_is_told_as_on_the_machine_that_was_anchored(timer: Inte
     assert small.p50_milliseconds == small.ratio * small.reference_milliseconds
 
 
-def test_who_timed_by_an_anchor_takes_over_the_one_that_another_process_took(timer: InterleavedTimer) -> None:
+def test_an_anchor_taken_by_another_process_is_adopted(timer: InterleavedTimer) -> None:
     machine = Shared(1.0)
     timer.measure([machine.network()], ROUGHLY)
     anchor.write(anchor.path_of(KEY), replace(ANCHOR, milliseconds=1.1))
@@ -333,9 +333,7 @@ def test_who_timed_by_an_anchor_takes_over_the_one_that_another_process_took(tim
     assert found == [pytest.approx(1.0), 1.1]
 
 
-def test_a_machine_is_not_anchored_anew_while_something_disturbs_it(
-    timer: InterleavedTimer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disturbed_machine_is_not_anchored_anew(timer: InterleavedTimer, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Shared(1.0)
     timer.measure([machine.network()], ROUGHLY)
     machine.set_to = 1.4
@@ -356,13 +354,13 @@ def test_an_anchor_of_a_disturbed_machine_lasts_until_it_is_quiet(
     monkeypatch.setattr(load, "disturbances", lambda *_, **__: next(told, ()))
     first, second = (timer.measure([Shared(1.0).network()], ROUGHLY)[0] for _ in range(2))
     assert first.flagged == second.flagged == ("the reference was anchored on a disturbed machine (others)",)
-    CLOCK.sleep(anchor.AWAY_SECONDS)  # it is not taken anew at every measurement, which lasts for seconds
+    CLOCK.sleep(anchor.AWAY_SECONDS)  # not at every measurement, since taking an anchor lasts for seconds
     assert timer.measure([Shared(1.0).network()], ROUGHLY)[0].flagged == ()
 
 
-def test_where_no_state_is_found_the_anchor_is_flagged() -> None:
+def test_an_anchor_without_a_usual_state_is_flagged() -> None:
     machine = Shared(*(1.2**each for each in range(anchor.ANCHOR_BLOCKS)))
     taken = anchor.take(replace(controls(threads=2), reference=machine.reference, canary=machine.canary))
-    assert machine.blocks == 2 * anchor.ANCHOR_BLOCKS  # it was tried twice
+    assert machine.blocks == 2 * anchor.ANCHOR_BLOCKS  # two attempts
     assert "only 1 of 12 blocks was alike" in taken.flagged
     assert (taken.milliseconds, taken.canary) == (pytest.approx(1.0), pytest.approx(0.2))

@@ -1,4 +1,4 @@
-"""Errors that one of our processes reports to another."""
+"""Errors that one process of the program reports to another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = sorted(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_refused_there_is_an_error_of_the_same_kind_here(kind: type[UserError]) -> None:
+def test_a_refusal_in_another_process_is_raised_as_the_same_kind_of_error(kind: type[UserError]) -> None:
     """The kind distinguishes a verdict on a network from a full disk, for example."""
 
     def refuse() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Networks timed in rounds: what is refused leaves the others, and the verdict on all of them."""
+"""Networks timed in rounds: refusals, and the verdict on all networks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Refusing:
     """A target that gives other labels for ERFNet, breaks at every graph, and is anchored anew after each round."""
 
     def __init__(self, last: float = math.inf) -> None:
-        self.rounds, self.last = 0, last  # after which it times no ndnet29-fcn32
+        self.rounds, self.last = 0, last  # ndnet29-fcn32 is refused after the last round
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 0.03) -> Latency:
         return self.measure_together([architecture], within=within)[0]
@@ -47,7 +47,7 @@ class Refusing:
         raise WorkerError("Traceback ...\nRuntimeError: no such layer")
 
 
-def test_networks_that_are_refused_leave_the_others() -> None:
+def test_refused_networks_leave_the_others_timed() -> None:
     progress, names = ProgressLine(silent=True), ("ndnet45-fcn32", "erfnet", "ndnet29-fcn32", "ndnet61-fcn32")
     networks, graphs = {name: space.load(name) for name in names}, {"ndnet61-fcn32": b"a graph"}
     measured, refused = in_rounds(Refusing(), networks, graphs, 3, 0.03, progress)
@@ -66,7 +66,7 @@ def test_networks_that_are_refused_leave_the_others() -> None:
     assert str(refused["ndnet29-fcn32"]) == "it is tired"
 
 
-def test_the_worst_verdict_counts() -> None:
+def test_the_worst_verdict_on_all_networks_counts() -> None:
     unsure = replace(QUIET, ci_high_milliseconds=9.0)
     over = replace(unsure, p50_milliseconds=8.0, p90_milliseconds=8.5, p99_milliseconds=9.0, ci_low_milliseconds=7.0)
     budget = Budget.parse("5ms")
@@ -74,7 +74,7 @@ def test_the_worst_verdict_counts() -> None:
     assert judged([unsure, over, QUIET], budget, ["erfnet"]) == "FAIL"
 
 
-def test_why_none_could_be_timed_is_told_of_each_unless_it_is_no_refusal() -> None:
+def test_the_reason_why_no_network_could_be_timed_names_each_refusal_or_a_fault() -> None:
     target, reasons = Target.parse("torch@cpu:1"), dict[str, UnmeasuredError]()
     for name in ("erfnet", "fplnet"):
         reasons[name] = UnmeasuredError("other labels")

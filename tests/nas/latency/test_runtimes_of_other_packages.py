@@ -1,4 +1,4 @@
-"""A runtime that another package brings: found through its entry point, listed, and measured like ours."""
+"""A runtime of another package: found through its entry point, listed, and measured like a built-in one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ print(*runtimes.targets("toy"), runtimes.note(runtimes.load(runtimes.targets("to
 
 
 def install(site: Path, package: str, **runtimes: str) -> None:
-    """What pip leaves behind of a package with entry points."""
+    """Write the files that pip leaves of a package with entry points."""
     folder = site / f"{package}-1.0.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
@@ -60,7 +60,7 @@ def install(site: Path, package: str, **runtimes: str) -> None:
 
 
 def python(site: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` where `site` is installed."""
+    """Run `code` in a Python process in which the packages of `site` are installed."""
     paths = os.pathsep.join([str(site), *filter(None, sys.path)])
     environment = os.environ | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(site / "cache")}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -68,7 +68,7 @@ def python(site: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder of installed packages, in which one brings the runtime `toy`."""
+    """A folder of installed packages, one of which has the runtime `toy`."""
     install(tmp_path, "toy_runtime", toy="toy_runtime.on_cpu")
     (tmp_path / "toy_runtime").mkdir()
     (tmp_path / "toy_runtime" / "__init__.py").write_text("")
@@ -76,7 +76,7 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_is_listed_behind_ours(site: Path) -> None:
+def test_a_runtime_of_another_package_is_listed_after_the_built_in_ones(site: Path) -> None:
     done = python(site, LIST)
     assert done.returncode == 0, done.stderr
     names, offers = done.stdout.splitlines()
@@ -85,7 +85,7 @@ def test_it_is_listed_behind_ours(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_measured_like_ours(site: Path) -> None:
+def test_a_runtime_of_another_package_is_measured_like_the_built_in_ones(site: Path) -> None:
     done = python(site, MEASURE)
     assert done.returncode == 0, done.stderr
     target, samples, ratio, version = json.loads(done.stdout)
@@ -96,7 +96,7 @@ def test_it_is_measured_like_ours(site: Path) -> None:
     assert anchor.name.startswith("toy-fp32-64x96-")
 
 
-def test_where_it_is_not_installed_the_known_ones_are_named() -> None:
+def test_a_runtime_that_is_not_installed_is_refused_with_the_known_runtimes() -> None:
     with pytest.raises(TargetError, match=r"expected a runtime of cudagraph, null, .*, got 'toy'"):
         parse_target("toy@cpu")
 
@@ -108,7 +108,9 @@ def test_where_it_is_not_installed_the_known_ones_are_named() -> None:
         ({"absent": "toy_runtime.absent"}, "'absent' cannot be loaded from toy_runtime.absent"),
     ],
 )
-def test_one_that_cannot_be_used_is_an_error_of_the_users(site: Path, entry: dict[str, str], complaint: str) -> None:
+def test_an_unusable_runtime_of_another_package_is_an_error_of_the_user(
+    site: Path, entry: dict[str, str], complaint: str
+) -> None:
     install(site, "another", **entry)
     (name,) = entry
     done = python(site, f"from nas.latency import parse_target; parse_target('{name}@cpu')")

@@ -1,4 +1,4 @@
-"""What is inside a timed call, by how a network's logits become labels."""
+"""The scope of a timed call: the steps from logits to labels that are inside."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def test_published_networks_end_in_an_interpolation_to_the_images_size(name: str
         ),
     ],
 )
-def test_cheaper_outputs_are_told(architecture: Architecture, expected: str) -> None:
+def test_cheaper_outputs_are_named_in_the_scope(architecture: Architecture, expected: str) -> None:
     assert scope_of(architecture) == f"{expected}; {NOT_INSIDE}"

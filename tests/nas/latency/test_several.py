@@ -1,4 +1,4 @@
-"""A latency from several processes: what they agree on, and how far they differ."""
+"""A latency pooled from several processes, and its interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from space import strict
 
 
 def found(ratio: float, *, anchor: float = 5.8, flagged: tuple[str, ...] = (), samples: int = 40) -> Latency:
-    """One process, which knows its own median to 1.5 %."""
+    """The latency that one process found, with an interval of 1.5 % to each side."""
     return Latency(
         p50_milliseconds=ratio * anchor, p90_milliseconds=1.1 * ratio * anchor, p99_milliseconds=1.3 * ratio * anchor,
         ci_low_milliseconds=0.985 * ratio * anchor, ci_high_milliseconds=1.015 * ratio * anchor, samples=samples,
@@ -25,7 +25,7 @@ def found(ratio: float, *, anchor: float = 5.8, flagged: tuple[str, ...] = (), s
     )  # fmt: skip
 
 
-def test_two_levels_of_a_machine_are_inside_the_interval() -> None:
+def test_both_levels_of_speed_are_inside_the_interval() -> None:
     latency = pooled([found(0.80), found(0.92), found(0.86)])
     assert latency.p50_milliseconds == pytest.approx(0.86 * 5.8)
     assert latency.interval() == pytest.approx((0.985 * 0.80 * 5.8, 1.015 * 0.92 * 5.8))
@@ -36,7 +36,7 @@ def test_two_levels_of_a_machine_are_inside_the_interval() -> None:
     assert strict.parse(strict.dump(latency), Latency, "a certificate") == latency
 
 
-def test_a_budget_between_two_levels_is_no_pass() -> None:
+def test_a_budget_between_two_levels_of_speed_does_not_pass() -> None:
     budget = Budget.parse("5ms")
     assert budget.verdict(found(0.80)) == "PASS"
     assert budget.verdict(found(0.92)) == "FAIL"
@@ -46,20 +46,20 @@ def test_a_budget_between_two_levels_is_no_pass() -> None:
 def test_a_disturbed_process_does_not_count_beside_two_quiet_ones() -> None:
     latency = pooled([found(0.80), found(1.4, flagged=("a busy host",), samples=30), found(0.82)])
     assert latency.flagged == ()
-    assert latency.p50_milliseconds == pytest.approx(0.82 * 5.8)  # of two the slower
+    assert latency.p50_milliseconds == pytest.approx(0.82 * 5.8)  # the slower of two
     assert latency.ci_high_milliseconds == pytest.approx(1.015 * 0.82 * 5.8)
     assert len(latency.processes_milliseconds) == 2
     assert (latency.samples, latency.set_aside) == (80, 3 * 5 + 30)
 
 
-def test_where_most_are_disturbed_all_count_and_the_reasons_stand() -> None:
+def test_all_processes_count_with_their_reasons_if_most_were_disturbed() -> None:
     latency = pooled([found(0.80, flagged=("a",)), found(1.4, flagged=("b", "a")), found(0.82)])
     assert latency.flagged == ("a", "b")
     assert latency.p50_milliseconds == pytest.approx(0.82 * 5.8)
     assert latency.ci_high_milliseconds == pytest.approx(1.015 * 1.4 * 5.8)
 
 
-def test_a_new_anchor_counts_for_all_of_them() -> None:
+def test_a_new_anchor_counts_for_all_processes() -> None:
     latency = pooled([found(0.80, anchor=5.8), found(0.82, anchor=5.0), found(0.81, anchor=5.0)])
     assert latency.reference_milliseconds == 5.0
     assert latency.processes_milliseconds == pytest.approx((0.80 * 5.0, 0.82 * 5.0, 0.81 * 5.0))
@@ -75,24 +75,24 @@ def test_the_ratio_by_a_new_anchor_stays_inside_its_interval() -> None:
         assert getattr(after, name) == pytest.approx(anew * getattr(before, name)), name
 
 
-def test_one_process_is_its_own_latency() -> None:
+def test_the_latency_of_a_single_process_is_its_own() -> None:
     assert pooled([found(0.8)]) == found(0.8)
 
 
 @pytest.mark.parametrize(("target", "processes"), [("onnxruntime@cpu:1", PROCESSES), ("torch@cuda:0", 1)])
-def test_a_gpu_is_timed_by_one_process(target: str, processes: int) -> None:
+def test_a_gpu_is_timed_by_one_process_and_a_cpu_by_several(target: str, processes: int) -> None:
     levels: Iterator[float] = iter((0.80, 0.81, 0.82, 0.83))
     latency = measure_in_processes(lambda: found(next(levels)), Target.parse(target))
     assert next(levels) == pytest.approx(0.80 + 0.01 * processes)
     assert latency.p50_milliseconds == pytest.approx(5.8 * (0.81 if processes == 3 else 0.80))
 
 
-def test_how_surely_a_process_knows_its_median_is_no_narrower_than_before() -> None:
+def test_the_pooled_interval_is_no_narrower_than_that_of_one_process() -> None:
     one = found(0.8)
     assert pooled([one, dataclasses.replace(one), dataclasses.replace(one)]).interval() == one.interval()
 
 
-def test_of_many_processes_the_outermost_tell_nothing_of_the_median() -> None:
+def test_the_outermost_of_many_processes_do_not_widen_the_interval() -> None:
     levels = (0.80, 0.81, 0.82, 0.83, 0.84, 0.85, 0.95)
     seven = pooled([found(each) for each in levels])
     assert seven.ci_high_milliseconds == pytest.approx(1.015 * 0.95 * 5.8)

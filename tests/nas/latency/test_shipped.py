@@ -1,4 +1,4 @@
-"""The latency tables that come with the package, against leaderboards that were measured on a CPU."""
+"""The latency tables of the package, compared with leaderboards that were measured on a CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLASSES = 11
 
 
 @pytest.mark.parametrize("file", sorted(TABLES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_it_estimates_published_networks_at_a_size_that_it_was_not_made_at(file: Path) -> None:
+def test_each_shipped_table_estimates_published_networks_at_another_size(file: Path) -> None:
     runtime, _, precision = file.stem.partition("-")
     target = parse_target(f"{runtime}:{precision or 'fp32'}@cpu:1")
     assert target.runtime in runtimes.names()
@@ -40,7 +40,7 @@ def test_it_estimates_published_networks_at_a_size_that_it_was_not_made_at(file:
     assert tau > 0.9
 
 
-def test_it_follows_the_reference_and_knows_where_it_says_nothing() -> None:
+def test_a_shipped_table_follows_the_reference_and_covers_no_other_targets() -> None:
     target = parse_target("onnxruntime@cpu:1")
     slow, fast = (shipped_table(target, SIZE, milliseconds) for milliseconds in (40.0, 10.0))
     assert slow is not None

@@ -1,4 +1,4 @@
-"""What is taken off the ratios of small networks, against what was recorded on a shared machine."""
+"""The correction of ratios of small networks on a slow machine, compared with recordings of a shared machine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_small_networks_scatter_less_than_uncorrected_in_measurements_of_eight_b
         assert corrected < taken if name in small else corrected == pytest.approx(taken, rel=0.02), name
 
 
-def test_they_do_over_minutes_of_another_day() -> None:
+def test_small_networks_scatter_less_over_minutes_of_another_day() -> None:
     with (STUDIES / "wandering.csv").open() as file:
         header, *rows = csv.reader(file)
     times = np.asarray(rows, dtype=np.float64)[:, 1:]
@@ -52,7 +52,7 @@ def test_they_do_over_minutes_of_another_day() -> None:
         assert corrected < taken if not name.startswith("erfnet") else corrected == taken, name
 
 
-def test_no_more_is_taken_off_than_was_seen() -> None:
+def test_the_correction_is_limited_to_the_observed_slowdown() -> None:
     assert correction(1.0, 5.0, 5.0) == correction(LARGE, 6.0, 5.0) == correction(9.0, 6.0, 5.0) == 1.0
     assert correction(0.1, 1.1, 1.0) == pytest.approx(1.1 ** (1 - SLOPE))
     assert correction(1.0, 9.0, 1.0) == pytest.approx(FAR_FROM_ANCHOR ** (1 - SLOPE))

@@ -1,4 +1,4 @@
-"""Target, Budget and Latency: the language of budgets."""
+"""Targets, budgets and latencies: their texts, their comparison, and refused texts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def latency(**changes: object) -> Latency:
         "cudagraph:fp16@ssh:box.example.org/cuda:1",
     ],
 )
-def test_a_target_prints_what_it_was_parsed_from(text: str) -> None:
+def test_a_target_prints_the_text_that_it_was_parsed_from(text: str) -> None:
     assert str(Target.parse(text)) == text
 
 
@@ -63,7 +63,7 @@ def test_a_target_knows_its_parts() -> None:
     assert str(Target.parse(" torch:fp32@cpu ")) == "torch@cpu"
 
 
-def test_a_target_on_another_host_is_a_target_there() -> None:
+def test_a_target_on_another_host_is_a_local_target_of_that_host() -> None:
     target = Target.parse("torch:fp16@ssh:jetson/cuda:0")
     assert (target.host, target.on_cuda, str(target.on_its_host())) == ("jetson", True, "torch:fp16@cuda:0")
     assert Target.parse("torch@ssh:jetson/cpu") == Target.parse("torch@ssh:jetson")
@@ -104,7 +104,7 @@ def test_threads_default_to_all_available_cores() -> None:
         "torch@ssh:host/cpu:x",
     ],
 )
-def test_what_is_no_target_is_refused(text: str) -> None:
+def test_texts_that_are_no_target_are_refused(text: str) -> None:
     with pytest.raises(TargetError, match="expected"):
         Target.parse(text)
 
@@ -136,7 +136,7 @@ def test_budgets_are_times_or_rates(text: str, milliseconds: float, statistic: s
     assert Budget.parse(str(budget)) == budget
 
 
-def test_a_budget_prints_shortly() -> None:
+def test_a_budget_prints_in_short_form() -> None:
     assert str(Budget.parse("10.0 ms")) == "10ms"
     assert str(Budget(milliseconds=2.5, statistic="p90")) == "2.5ms p90"
 
@@ -163,7 +163,7 @@ def test_a_budget_prints_shortly() -> None:
         "1e-320fps",
     ],
 )
-def test_what_is_no_budget_is_refused_with_what_is_accepted(text: str) -> None:
+def test_texts_that_are_no_budget_are_refused_with_examples(text: str) -> None:
     with pytest.raises(BudgetError, match="such as 10ms"):
         Budget.parse(text)
 
@@ -195,7 +195,7 @@ def test_a_budget_admits_by_its_statistic() -> None:
         ("10ms p90", 8.9, 9.5, "UNSURE"),
         ("9.3ms p90", 8.9, 9.0, "FAIL"),
         ("11ms p99", 8.0, 9.9, "UNSURE"),
-        ("8.5ms", 9.5, 9.9, "FAIL"),  # an interval beside its median: both count
+        ("8.5ms", 9.5, 9.9, "FAIL"),  # a median outside its interval: both count
         ("9.2ms", 9.5, 9.9, "UNSURE"),
     ],
 )
@@ -271,7 +271,7 @@ def test_a_damaged_latency_is_refused(change: dict[str, object], complaint: str)
         strict.parse(strict.dump(values), Latency, "certificate.yaml")
 
 
-def test_the_environment_of_a_latency_is_its_own() -> None:
+def test_a_latency_has_its_own_copy_of_the_environment() -> None:
     environment = {"threads": "2"}
     measured = latency(environment=environment)
     environment["threads"] = "4"
@@ -283,7 +283,7 @@ def test_a_latency_prints_its_number_and_its_flags() -> None:
     assert "flagged: busy" in str(latency())
 
 
-def test_the_nouns_do_not_load_torch() -> None:
+def test_targets_budgets_and_latencies_do_not_load_torch() -> None:
     code = "import sys, nas.latency.target, nas.latency.record, nas.latency; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -307,6 +307,6 @@ def test_several_budgets_are_sorted_and_name_folders() -> None:
         (["10ms", "20"], "cannot read '20' as a budget"),
     ],
 )
-def test_several_budgets_that_do_not_go_together(texts: list[str], said: str) -> None:
+def test_budgets_that_do_not_go_together_are_refused(texts: list[str], said: str) -> None:
     with pytest.raises(BudgetError, match=said):
         Budgets.parse(texts)

@@ -1,4 +1,4 @@
-"""Work of layers: what runtimes pad, fold and move, against their own graphs."""
+"""Work of layers: padding, folding and changes of layout, compared with the runtimes' own graphs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def sum_of(name: str, work: Iterable[Mapping[str, float]]) -> float:
 
 
 def taps_inside(node: Node, read: Pair) -> int:
-    """Of a convolution, of all its output pixels together, those that fall on pixels of a map: each adds up to 1."""
+    """The number of taps of a convolution that fall inside the map, summed over its output pixels."""
     pads = [step * (side - 1) // 2 for step, side in zip(node.dilation, node.kernel, strict=True)]
     ones, kernel = torch.ones(1, 1, *read), torch.ones(1, 1, *node.kernel)
     return int(functional.conv2d(ones, kernel, stride=node.stride, padding=pads, dilation=node.dilation).sum())
 
 
 def multiply_adds_inside(architecture: space.Architecture, num_classes: int) -> int:
-    """Of convolutions, without what is multiplied by padding."""
+    """Multiply-adds of convolutions, without products with padding."""
     graph = architecture.graph(num_classes)
     given = widths(graph, architecture.channels).given
     sizes = [output_size(node, SIZE) for node in graph.nodes]
@@ -53,7 +53,7 @@ def multiply_adds_inside(architecture: space.Architecture, num_classes: int) -> 
 
 @pytest.mark.parametrize("rate", [1, 2, 5, 14, 40])
 def test_taps_in_the_padding_are_no_work(rate: int) -> None:
-    """Blocks of 16 channels on maps of 8x12: dilated by more than that, one tap of nine is left."""
+    """Maps are 8x12: of a convolution dilated by more than that, one tap of nine is left."""
     stage = replace(
         space.load("swiftnet-rn18").stages[0], block="plain", width=16, depth=2, stride=2, rates=(rate,), down="block"
     )
@@ -95,8 +95,8 @@ def test_multiply_adds_are_padded_to_whole_blocks() -> None:
 def test_values_change_their_layout_as_often_as_in_onnx_runtimes_own_graph(
     name: str, activation: str, whole: bool, tmp_path: Path, shallow: Callable[[str], space.Architecture]
 ) -> None:
-    """Also with activations that are not folded everywhere, and where means of maps are spread; with one block in each
-    stage where more change nothing.
+    """This includes activations that are not folded everywhere, and means of maps that are spread. Networks have one
+    block in each stage where more would change nothing.
     """
     architecture = replace(space.load(name) if whole else shallow(name), activation=activation)
     options = onnxruntime.SessionOptions()
@@ -113,7 +113,7 @@ def test_values_change_their_layout_as_often_as_in_onnx_runtimes_own_graph(
     assert work["move count"] == pytest.approx(moves, rel=0.15, abs=2)
 
 
-def test_folded_layers_do_no_work_of_their_own() -> None:
+def test_folded_layers_add_no_work() -> None:
     architecture = space.load("swiftnet-rn18")
     graph = architecture.graph(11)
     worked = [node.kind for node, work in zip(graph.nodes, work_of(architecture, 11), strict=True) if work]
@@ -121,7 +121,7 @@ def test_folded_layers_do_no_work_of_their_own() -> None:
     assert {"conv", "resize"} <= set(worked)
 
 
-def test_a_channel_count_that_does_not_divide_leaves_the_blocks() -> None:
+def test_a_channel_count_that_the_block_width_does_not_divide_is_not_blocked() -> None:
     architecture = space.load("erfnet-encoder")
     group = next(name for name, count in space.groups(architecture).items() if count == 64)
     even = replace(architecture, channels={group: 60})

@@ -1,4 +1,4 @@
-"""What pruning does in which order, on an invented target; `test_prune_command.py` prunes on a real one."""
+"""The steps of pruning and their order, on an invented target; `test_prune_command.py` prunes on a real one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SIZE = (32, 48)
 
 @dataclass
 class Invented:
-    """A target whose layers take a while to start, then a while per multiply-add."""
+    """A target on which each layer takes a fixed time, and some time per multiply-add."""
 
     measured: list[str] = field(default_factory=list)
     slowness: float = 1.0
@@ -74,7 +74,7 @@ class Invented:
 
 
 class Tiring(Invented):
-    """From the first repetition on all takes ten times as long."""
+    """A target on which everything takes ten times as long from the first repeated measurement on."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         if architecture.key in self.measured:
@@ -83,14 +83,14 @@ class Tiring(Invented):
 
 
 class Busy(Invented):
-    """Beside a neighbour."""
+    """A target that a neighbour disturbs."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         return replace(super().measure(architecture, weights=weights, within=within), flagged=("a neighbour",))
 
 
 class Unsure(Invented):
-    """Knows latencies to 3 %."""
+    """A target whose intervals are 3 % wide to each side."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         latency = super().measure(architecture, weights=weights, within=within)
@@ -100,7 +100,7 @@ class Unsure(Invented):
 
 @dataclass
 class Picky(Invented):
-    """Gives other labels than PyTorch for cuts that take from `low` to `high` milliseconds."""
+    """A target that refuses cuts of `low` to `high` milliseconds, for other labels than PyTorch."""
 
     low: float = 0.0
     high: float = 0.0
@@ -114,7 +114,7 @@ class Picky(Invented):
 
 @dataclass
 class Fickle(Invented):
-    """Cannot time the first network that it is given a second time, from then on."""
+    """A target that refuses the first network that it gets a second time, from then on."""
 
     refused: str = ""
 
@@ -127,7 +127,7 @@ class Fickle(Invented):
 
 
 class Flattering(Invented):
-    """Whatever is new to it, but for the whole network, seems to take 4 % less than it does."""
+    """A target that finds each cut 4 % too fast at its first measurement."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         new = bool(self.measured) and architecture.key not in self.measured
@@ -142,7 +142,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    """A short and narrow ERFNet: five blocks that can go."""
+    """A short and narrow ERFNet with five removable blocks."""
     whole = scale_width(space.load("erfnet"), 0.25)
     assert isinstance(whole.decoder, DeconvDecoder)
     stages = tuple(replace(stage, depth=depth) for stage, depth in zip(whole.stages, (1, 2), strict=True))
@@ -169,20 +169,20 @@ def share_of(network: Network, share: float) -> Budget:
 
 @pytest.fixture(scope="module")
 def narrowed(network: Network) -> Pruned:
-    """The network in three quarters of its time, without data."""
+    """The network pruned without data to three quarters of its latency."""
     return pruner(Invented(), None, [], share_of(network, 0.75)).prune(network)
 
 
-def test_the_budget_is_filled_and_the_epochs_are_shared_out(
+def test_the_budget_is_filled_and_epochs_are_shared_among_steps(
     network: Network, dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
     before = {name: value.clone() for name, value in network.state_dict().items()}
     budget = share_of(network, 0.5)
-    slow = ProgressLine(itertools.count(step=TELL_SECONDS).__next__)  # every batch seems to take that long
+    slow = ProgressLine(itertools.count(step=TELL_SECONDS).__next__)  # on this clock every batch takes that long
     asked = replace(pruner(Invented(), dataset, said, budget, PruningPlan(epochs=4, steps=2)), progress=slow)
     pruned = asked.prune(network)
-    # Of a network that has learnt nothing blocks go first, and no part of one can be given back.
+    # An untrained network loses blocks first, and no part of a block can be given back.
     assert 0.9 * budget.milliseconds <= pruned.after.p50_milliseconds <= AIM * budget.milliseconds
     assert pruned.blocks == 5
     depths = sum(stage.depth for stage in pruned.network.architecture.stages)
@@ -228,8 +228,8 @@ def test_a_cut_that_cannot_be_timed_again_is_cut_lower(network: Network) -> None
     assert "again   this cut cannot be timed: other labels than PyTorch" in said
 
 
-def test_a_cut_that_finds_none_lower_is_kept(network: Network) -> None:
-    """Its certificate will tell: the training before it is not thrown away for one measurement."""
+def test_a_cut_over_the_budget_is_kept_if_no_lower_cut_exists(network: Network) -> None:
+    """The certificate decides later: a single measurement does not discard the training before it."""
     budget = share_of(network, 0.75)
     pruned = pruner(Tiring(), None, [], budget).prune(network)
     assert not budget.admits(pruned.after)
@@ -237,7 +237,7 @@ def test_a_cut_that_finds_none_lower_is_kept(network: Network) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Network, dataset: Dataset) -> None:
+def test_a_finished_network_over_the_budget_is_cut_lower(network: Network, dataset: Dataset) -> None:
     said: list[str] = []
     budget = share_of(network, 0.7)
     untrained = pruner(Invented(), dataset, said, budget)
@@ -259,10 +259,10 @@ def test_what_is_over_the_budget_when_it_is_finished_is_cut_lower(network: Netwo
 
 
 @pytest.mark.parametrize(("growth", "certificates"), [(1.0, 1), (1.1, 3)])
-def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
+def test_a_finished_network_is_kept_inside_the_budget_and_given_up_after_three_certificates(
     growth: float, certificates: int, network: Network, narrowed: Pruned
 ) -> None:
-    """`growth`: how many times as long everything takes at each certificate as before."""
+    """`growth`: the factor by which every latency grows with each certificate."""
     pruning = pruner(Invented(), None, [], share_of(network, 0.75))
     certified: list[Architecture] = []
 
@@ -277,13 +277,15 @@ def test_one_inside_is_left_as_it_is_and_one_that_stays_over_is_given_up(
 
 
 @pytest.mark.slow
-def test_what_is_over_is_refused_with_the_reason_where_no_cut_can_be_timed(network: Network, narrowed: Pruned) -> None:
+def test_a_network_over_the_budget_is_refused_with_the_reason_if_no_cut_can_be_timed(
+    network: Network, narrowed: Pruned
+) -> None:
     pruning = pruner(Picky(high=math.inf), None, [], share_of(network, 0.75))
     with pytest.raises(UnmeasuredError, match=r"^other labels than PyTorch$"):
         pruning.finish(narrowed, network, lambda over: Invented(slowness=1.1).measure(over.architecture))
 
 
-def test_a_network_given_back_that_is_over_after_all_is_cut(network: Network) -> None:
+def test_an_unpruned_network_is_cut_if_its_certificate_is_over_the_budget(network: Network) -> None:
     budget = share_of(network, 1.01)
     pruning = pruner(Invented(), None, [], budget)
     pruned = pruning.prune(network)
@@ -297,34 +299,34 @@ def test_a_network_given_back_that_is_over_after_all_is_cut(network: Network) ->
 
 
 @pytest.mark.slow
-def test_channels_alone(network: Network, dataset: Dataset) -> None:
-    budget = share_of(network, 0.75)  # layers take two thirds of the time to start, whatever their width
+def test_a_plan_without_depth_cuts_channels_alone(network: Network, dataset: Dataset) -> None:
+    budget = share_of(network, 0.75)  # fixed times of layers are two thirds of the latency
     pruned = pruner(Invented(), dataset, [], budget, PruningPlan(epochs=0, depth=False)).prune(network)
     assert pruned.blocks_gone == 0
     assert budget.admits(pruned.after)
     fresh = pruned.network.state_dict()["stage0.down.norm.running_mean"]
     kept = pruned.network.architecture
     assert kept.without_channels() == network.architecture
-    assert fresh.abs().max() > 0  # statistics of the data, where the network had those of nothing
+    assert fresh.abs().max() > 0  # statistics of the data instead of initial ones
 
 
-def test_without_data_blocks_and_statistics_stay(network: Network, narrowed: Pruned) -> None:
+def test_pruning_without_data_keeps_blocks_and_statistics(network: Network, narrowed: Pruned) -> None:
     pruned = narrowed.network
     assert share_of(network, 0.75).admits(Invented().measure(pruned.architecture))
     assert pruned.architecture.without_channels() == network.architecture
     assert pruned.state_dict()["stage0.down.norm.running_mean"].abs().max() == 0
 
 
-def test_a_budget_below_what_is_reached_is_said_before_anything_is_cut(network: Network, dataset: Dataset) -> None:
+def test_an_unreachable_budget_is_refused_before_any_cut(network: Network, dataset: Dataset) -> None:
     said: list[str] = []
     target = Invented()
     with pytest.raises(BudgetError, match="the fastest cut that was measured takes"):
         pruner(target, dataset, said, Budget(milliseconds=0.05), PruningPlan(epochs=4)).prune(network)
-    assert len(target.measured) == 4  # the whole network, and the smallest three that it can become
+    assert len(target.measured) == 4  # the whole network and its three smallest cuts
     assert [line.split()[0] for line in said] == ["whole", "tried", "tried", "tried"]
 
 
-def test_a_busy_machine_does_not_say_that_a_budget_cannot_be_reached(network: Network) -> None:
+def test_an_unreachable_budget_on_a_busy_machine_is_refused_with_the_disturbance(network: Network) -> None:
     with pytest.raises(BudgetError, match=r"the fastest cut .*but the machine was busy \(a neighbour\).*--patience"):
         pruner(Busy(), None, [], share_of(network, 0.001)).prune(network)
 
@@ -337,19 +339,19 @@ def test_a_cut_whose_interval_leaves_the_budget_is_cut_lower(network: Network) -
     assert pruned.after.p50_milliseconds > 0.9 * budget.milliseconds
 
 
-def test_a_network_inside_the_budget_is_given_back(network: Network, dataset: Dataset) -> None:
+def test_a_network_inside_the_budget_is_returned_unchanged(network: Network, dataset: Dataset) -> None:
     pruned = pruner(Invented(), dataset, [], share_of(network, 1.01), PruningPlan(epochs=4)).prune(network)
     assert pruned.network is network
     assert pruned.blocks_gone == 0
 
 
 @pytest.mark.slow
-def test_no_network_computes_outside_a_training_step_of_a_single_cut(
+def test_every_computation_of_a_single_cut_is_inside_a_training_step(
     network: Network, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scoring, observing, training and scoring again are kept off the machine while another process times there."""
+    """Scoring, observing, training and scoring again must not run while another process times on the machine."""
     computed: list[int] = []
-    steps: Counter[int] = Counter()  # under way, by thread: batches are made in one of their own
+    steps: Counter[int] = Counter()  # steps under way by thread: batches are made in another thread
     real = lane.shared
 
     @contextlib.contextmanager
@@ -365,7 +367,7 @@ def test_no_network_computes_outside_a_training_step_of_a_single_cut(
 
     class Alone(Invented):
         def measure(self, *arguments: Any, **named: Any) -> Latency:
-            with lane.exclusive():  # never ends if a step is not over
+            with lane.exclusive():  # would wait for ever for a step that is not over
                 return super().measure(*arguments, **named)
 
     monkeypatch.setattr(lane, "shared", step)

@@ -1,4 +1,4 @@
-"""On how many images at a time a network is weighed."""
+"""The number of images on which a network's channels are scored at a time."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SIZE = (32, 48)
         (10_000, "taylor", {7}, {7}),
     ],
 )
-def test_images_are_weighed_as_many_at_a_time_as_there_is_memory_for(
+def test_images_are_scored_in_batches_that_fit_into_memory(
     free: int, importance: str, scored: set[int], compared: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of seven; where there is memory for `free` without, the others are said."""
+    """With memory for `free` of seven images without gradients, the batches have the given sizes."""
     torch.manual_seed(0)
     network = scale_width(space.load("ndnet29-fcn32"), 0.1).build(11).eval()
     dataset = load(DataSpec(size=SIZE, train_images=7, validation_images=1))
@@ -43,7 +43,7 @@ def test_images_are_weighed_as_many_at_a_time_as_there_is_memory_for(
     answers = free * ANSWERS * FLOAT_BYTES * 11 * math.prod(SIZE)
     needed = memory(network.architecture, SIZE, 11).inference_bytes(free) + answers if free else 0
     monkeypatch.setattr("nas.host.memory.free_bytes", lambda device: SPARE * needed)
-    seen: dict[bool, set[int]] = {True: set(), False: set()}  # with gradients, and without
+    seen: dict[bool, set[int]] = {True: set(), False: set()}  # batch sizes with and without gradients
     said: list[str] = []
     hook = register_module_forward_pre_hook(
         lambda module, inputs: (

@@ -1,4 +1,4 @@
-"""A network that rounds as its INT8 form does, and which weights are warned of."""
+"""A network that rounds as its INT8 form does, and warnings of weights with a wide range."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = (48, 64)
 
 def logits_of(graph: bytes, image: np.ndarray, *, as_written: bool = False) -> np.ndarray:
     options = onnxruntime.SessionOptions()
-    if as_written:  # and not as ONNX Runtime would compute it on this processor
+    if as_written:  # without ONNX Runtime's optimisations for this processor
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]).run(None, {"image": image})[
         0
@@ -41,12 +41,12 @@ def images_of(count: int) -> list[np.ndarray]:
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize(("name", "ways"), [("ndnet29-fcn32", (False,)), ("fast-scnn", (False, True))])
-def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
+def test_a_network_that_rounds_gives_the_outputs_of_the_quantized_graph(
     name: str, ways: tuple[bool, ...], shallow: Callable[[str], Architecture]
 ) -> None:
-    """To within a step of the grid of its logits; a value between two steps may come to lie on another one.
+    """Outputs agree to within a step of the grid of logits, since a value between two steps may be rounded either way.
 
-    Where convolutions alone are quantized, and where what lies between them is too.
+    This holds for quantized convolutions alone, and with quantized layers between them.
     """
     torch.manual_seed(0)
     network = scale_width(shallow(name), 0.25).build(CLASSES).eval()
@@ -67,11 +67,13 @@ def test_a_network_that_rounds_gives_what_the_quantized_graph_gives(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fast-scnn", "erfnet-encoder", "swiftnet-mnv2"])
-def test_it_gives_what_a_graph_for_a_gpu_gives(name: str, shallow: Callable[[str], Architecture]) -> None:
-    """Signed numbers around zero, and some convolutions in floating point.
+def test_a_network_that_rounds_gives_the_outputs_of_the_graph_for_a_gpu(
+    name: str, shallow: Callable[[str], Architecture]
+) -> None:
+    """Numbers are signed and around zero, and some convolutions are in floating point.
 
-    Of networks whose norms are all parts of convolutions, and of others: behind what is put together (ERFNet), and two
-    behind one convolution or two that read one value (SwiftNet on MobileNetV2, whose activations are relu6).
+    In Fast-SCNN all norms are parts of convolutions. In the others some norms follow joined values (ERFNet), or several
+    norms read one value (SwiftNet on MobileNetV2, whose activations are relu6).
     """
     torch.manual_seed(0)
     network = scale_width(shallow(name), 0.25).build(CLASSES).eval()
@@ -89,7 +91,7 @@ def test_it_gives_what_a_graph_for_a_gpu_gives(name: str, shallow: Callable[[str
 def test_every_tensor_that_a_graph_rounds_is_a_value_that_the_network_rounds(
     between: bool, on_gpu: bool, shallow: Callable[[str], Architecture]
 ) -> None:
-    """Before norms that stand by themselves too, behind convolutions and pools that are put together."""
+    """This includes tensors before separate norms, which follow joined convolutions and pools."""
     network = scale_width(shallow("erfnet-encoder"), 0.25).build(CLASSES).eval()
     graph = Calibrated(onnx_bytes(network, SIZE, labels=False), images_of(1)).quantized(between=between, on_gpu=on_gpu)
     model = onnx.load_from_string(graph).graph
@@ -100,7 +102,7 @@ def test_every_tensor_that_a_graph_rounds_is_a_value_that_the_network_rounds(
 
 
 def test_every_level_of_a_pyramid_reads_the_same_weights_per_channel(shallow: Callable[[str], Architecture]) -> None:
-    """The exporter writes weights that are equal once, and copies of them that are no constants."""
+    """The exporter writes equal weights once, with copies that are no constants."""
     network = scale_width(shallow("swiftnet-rn18-pyramid"), 0.1).build(CLASSES).eval()
     graph = onnx_bytes(network, SIZE, labels=True)
     calibrated = Calibrated(graph, images_of(1))
@@ -110,7 +112,7 @@ def test_every_level_of_a_pyramid_reads_the_same_weights_per_channel(shallow: Ca
     assert sum(multiply_adds(graph).values()) == space.multiply_adds(network.architecture, SIZE, CLASSES)
 
 
-def test_what_was_folded_from_several_paths_is_said_to_be(shallow: Callable[[str], Architecture]) -> None:
+def test_a_warning_of_wide_weights_names_folded_paths(shallow: Callable[[str], Architecture]) -> None:
     """A strong identity among the paths makes one weight of each channel far larger than the others."""
     architecture = scale_width(shallow("rdrnet-s-simple"), 0.25)
     trained = architecture.build(CLASSES, training_form=True)
@@ -128,8 +130,8 @@ def test_what_was_folded_from_several_paths_is_said_to_be(shallow: Callable[[str
     assert wide_words(()) == ""
 
 
-def test_ranges_are_too_wide_for_the_grid_of_where_a_graph_runs() -> None:
-    """A channel whose largest weight is forty times its typical one has 3.2 steps in it of 127, and 1.6 of 64."""
+def test_a_warning_of_wide_weights_depends_on_the_device_of_the_graph() -> None:
+    """The typical weight of a channel, a fortieth of its largest one, is 3.2 of 127 steps, or 1.6 of 64."""
     network = scale_width(space.load("erfnet"), 0.25).build(CLASSES)
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     with torch.no_grad():

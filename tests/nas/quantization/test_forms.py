@@ -1,4 +1,4 @@
-"""A network in lower precision: what the graphs compute, how they are scored, and which one is kept."""
+"""A network in lower precision: its quantized graphs, their scores, and the choice of the form to keep."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WHOLE, QUANTIZED = parse_target("onnxruntime@cpu:1"), parse_target("onnxruntime:
 
 @pytest.fixture(scope="module")
 def network(shallow: Callable[[str], Architecture]) -> Network:
-    """Untrained, with activations of a trained one's magnitude."""
+    """An untrained network whose activations have the magnitude of a trained one's."""
     return build(scale_width(shallow("erfnet-encoder"), 0.25), None, CLASSES)  # type: ignore[return-value]
 
 
@@ -69,14 +69,14 @@ def calibrated(graph: bytes, images: list[np.ndarray]) -> Calibrated:
 
 
 def kinds_behind_dequantizing(graph: bytes) -> Iterator[str]:
-    """What reads numbers that were 8-bit ones."""
+    """Kinds of the nodes that read dequantized numbers."""
     nodes = onnx.load_from_string(graph).graph.node
     dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     yield from (node.op_type for node in nodes if node.input and node.input[0] in dequantized)
 
 
 def labels_as_written(graph: bytes, image: np.ndarray) -> np.ndarray:
-    """What a graph says, without what ONNX Runtime makes of it on this processor."""
+    """Labels of a graph without ONNX Runtime's optimisations for this processor."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]).run(None, {"image": image})[
@@ -88,7 +88,7 @@ def labels_of(graph: bytes, image: np.ndarray) -> np.ndarray:
     return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"image": image})[0]
 
 
-def test_convolutions_are_quantized_and_those_kept_are_not(calibrated: Calibrated, graph: bytes) -> None:
+def test_convolutions_are_quantized_except_kept_ones(calibrated: Calibrated, graph: bytes) -> None:
     names = calibrated.convolutions
     assert len(names) == sum(node.op_type in CONVOLUTIONS for node in onnx.load_from_string(graph).graph.node)
     whole = list(kinds_behind_dequantizing(calibrated.quantized()))
@@ -110,7 +110,7 @@ def test_weights_are_8_bit_numbers_per_channel(calibrated: Calibrated) -> None:
     assert np.abs(weights.astype(int)).max() <= (64 if saturates() else 127)
 
 
-def test_most_labels_stay_and_the_decision_is_left_alone(
+def test_most_labels_stay_the_same_and_arg_max_is_not_quantized(
     calibrated: Calibrated, graph: bytes, images: list[np.ndarray]
 ) -> None:
     for between in (False, True):
@@ -119,10 +119,10 @@ def test_most_labels_stay_and_the_decision_is_left_alone(
         assert not {"ArgMax"} & set(kinds_behind_dequantizing(quantized))
 
 
-def test_a_graph_for_a_gpu_is_what_tensorrt_reads(
+def test_a_graph_for_a_gpu_has_only_nodes_that_tensorrt_reads(
     calibrated: Calibrated, graph: bytes, images: list[np.ndarray]
 ) -> None:
-    """Its parser refuses UINT8, zero points other than 0 and INT32 biases; its builder some filters of 3 channels."""
+    """TensorRT's parser refuses UINT8, zero points except 0, and INT32 biases; its builder some 3-channel filters."""
     for between in (False, True):
         quantized = calibrated.quantized(between=between, on_gpu=True)
         model = onnx.load_from_string(quantized)
@@ -181,13 +181,11 @@ def test_tensorrt_gives_the_labels_of_the_graph_that_is_quantized_for_it(
     assert np.array_equal(cast(torch.Tensor, held()).cpu().numpy(), call())
 
 
-def test_multiply_adds_of_a_graph_are_those_of_the_network(graph: bytes, network: Network) -> None:
+def test_the_multiply_adds_of_a_graph_are_those_of_the_network(graph: bytes, network: Network) -> None:
     assert sum(multiply_adds(graph).values()) == space.multiply_adds(network.architecture, SIZE, CLASSES)
 
 
-def test_scores_are_those_of_the_evaluation_and_the_same_graph_loses_nothing(
-    network: Network, graph: bytes, dataset: Dataset
-) -> None:
+def test_scores_of_forms_are_those_of_the_evaluation(network: Network, graph: bytes, dataset: Dataset) -> None:
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
     with closing(Runner(SIZE)) as runner:
         scores, (form,) = score_forms([Form(target=WHOLE, graph=graph)], network, loader.epoch(0), CLASSES, runner)
@@ -198,7 +196,7 @@ def test_scores_are_those_of_the_evaluation_and_the_same_graph_loses_nothing(
 
 
 def test_a_convolution_with_an_outlier_is_the_most_sensitive(images: list[np.ndarray]) -> None:
-    """One weight of a channel a thousand times the others leaves those nothing of 8 bits."""
+    """One weight a thousand times the others of its channel leaves none of the 8 bits for them."""
     torch.manual_seed(0)
     channels = (3, 8, 8, 8, CLASSES)
     convolutions = [torch.nn.Conv2d(*pair, 3, padding=1) for pair in itertools.pairwise(channels)]
@@ -250,9 +248,7 @@ def timed_form(text: str, milliseconds: float, miou: float | None) -> TimedForm:
         (timed_form("onnxruntime:int8@cpu:1", 9.0, None), "openvino@cpu:1"),
     ],
 )
-def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_asked(
-    int8: TimedForm, expected: str
-) -> None:
+def test_a_form_is_kept_if_faster_than_full_precision_and_accurate_enough(int8: TimedForm, expected: str) -> None:
     timed_forms = [timed_form("onnxruntime@cpu:1", 10.0, 0.6), timed_form("openvino@cpu:1", 8.0, 0.6), int8]
     loss = Loss(miou=0.6, points=0.5)
     assert str(kept(timed_forms, loss).form) == expected
@@ -260,8 +256,8 @@ def test_what_is_kept_is_faster_than_the_best_in_full_precision_and_as_good_as_a
         assert against(int8, timed_forms[1], loss)
 
 
-def test_a_lower_precision_is_kept_only_where_it_surely_beats_a_higher_one_that_is_as_good_as_asked() -> None:
-    """Medians that differ by less than is sure say nothing: points of mIoU are not given for them."""
+def test_a_lower_precision_is_kept_only_if_surely_faster_than_an_accurate_higher_one() -> None:
+    """A difference of medians inside their intervals is not worth points of mIoU."""
     whole, half = timed_form("onnxruntime@cpu:1", 10.0, 0.6), timed_form("openvino:bf16@cpu:1", 5.0, 0.6)
     slower, faster = timed_form("openvino:int8@cpu:1", 4.95, 0.596), timed_form("openvino:int8@cpu:1", 4.5, 0.596)
     loss = Loss(miou=0.6, points=0.5)
@@ -289,8 +285,8 @@ def of_whole(milliseconds: float) -> Callable[[Form], Latency]:
     return measure
 
 
-def test_nothing_is_kept_that_is_faster_than_full_precision_was_but_not_than_it_is() -> None:
-    """Full precision took 6.2 ms and takes 5.5 ms by now, unflagged both times; INT8 takes 5.8 ms."""
+def test_a_form_must_be_faster_than_full_precision_timed_again() -> None:
+    """Full precision first took 6.2 ms and now takes 5.5 ms, both undisturbed; INT8 takes 5.8 ms."""
     timed_forms = [timed_form("openvino@cpu:1", 6.2, 0.6), timed_form("openvino:int8@cpu:1", 5.8, 0.6)]
     told: list[str] = []
 
@@ -314,8 +310,10 @@ def test_nothing_is_kept_that_is_faster_than_full_precision_was_but_not_than_it_
         ((8.2, 7.9, 12.0), ["onnxruntime:int8@cpu:1", "openvino:bf16@cpu:1", "openvino@cpu:1"]),
     ],
 )
-def test_what_is_kept_is_the_faster_one_by_its_certificate_too(seconds: tuple[float, ...], expected: list[str]) -> None:
-    """The latency of each certificate, in turn, against 8 ms; full precision is kept whatever its certificate says."""
+def test_the_kept_form_must_also_be_the_faster_one_by_its_certificate(
+    seconds: tuple[float, ...], expected: list[str]
+) -> None:
+    """Latencies of certificates are compared with 8 ms in turn; full precision is kept with any certificate."""
     timed_forms = [
         timed_form("openvino@cpu:1", 8.0, 0.6),
         timed_form("openvino:bf16@cpu:1", 6.0, 0.6),
@@ -343,7 +341,7 @@ def test_what_is_kept_is_the_faster_one_by_its_certificate_too(seconds: tuple[fl
     assert all("timed once more" in words and "openvino@cpu:1" in words for words in told)
 
 
-def test_one_is_surely_faster_only_as_far_as_its_anchor_is_sure() -> None:
+def test_a_form_is_surely_faster_only_if_intervals_and_anchors_agree() -> None:
     assert is_faster(latency(9.0), latency(9.5))
     assert not is_faster(latency(9.0), latency(9.15)), "the intervals meet"
     assert not is_faster(latency(9.0, flagged=("a neighbour",)), latency(9.5))
@@ -351,12 +349,12 @@ def test_one_is_surely_faster_only_as_far_as_its_anchor_is_sure() -> None:
     # The same ratio, but the reference was anchored anew 20 % lower.
     assert not is_faster(latency(8.0, anchor=4.0), latency(10.0, anchor=5.0))
     assert is_faster(latency(8.0, target="openvino@cpu:1", anchor=4.0), latency(10.0, anchor=5.0)), "another runtime"
-    # On a GPU each precision has a reference of its own, which is faster too: ratios of two say nothing.
+    # On a GPU each precision has a reference of its own, so that ratios of two precisions cannot be compared.
     half = latency(5.0, target="tensorrt:fp16@cuda:0", anchor=2.0)
     assert is_faster(half, latency(8.0, target="tensorrt@cuda:0", anchor=5.0))
 
 
-def test_a_difference_that_is_not_sure_is_said_to_be_none() -> None:
+def test_an_unsure_difference_of_latencies_is_reported_as_no_sure_difference() -> None:
     whole, loss = timed_form("onnxruntime@cpu:1", 10.0, 0.6), Loss(miou=0.6, points=0.5)
     slow, as_slow, as_fast = (timed_form("onnxruntime:int8@cpu:1", each, None) for each in (12.0, 10.1, 9.9))
     assert against(slow, whole, loss) == "takes 1.20 times as long as onnxruntime@cpu:1"
@@ -370,7 +368,7 @@ def test_a_difference_that_is_not_sure_is_said_to_be_none() -> None:
     assert verdict(good, better, [whole, good, better], loss) == "takes 1.25 times as long as openvino:int8@cpu:1"
 
 
-def test_what_was_not_scored_is_not_said_to_lose() -> None:
+def test_a_form_without_scores_is_reported_as_not_scored() -> None:
     whole, unscored = timed_form("onnxruntime@cpu:1", 10.0, 0.6), timed_form("onnxruntime:int8@cpu:1", 5.0, None)
     assert against(unscored, whole, Loss(miou=0.6, points=100)) == "not scored"
 

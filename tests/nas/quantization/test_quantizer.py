@@ -1,4 +1,4 @@
-"""What is tried in which order, on an invented target; `test_quantize_command.py` does it on a real one."""
+"""The forms that a quantizer tries, in order, on an invented target; `test_quantize_command.py` uses a real one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from space.network import Network
 from space.stem import Stem
 
 SIZE = (48, 64)
-CLASSES = 6  # of greys
+CLASSES = 6  # of different greys
 BLOCK = 16  # pixels
 EPOCHS = 5
 WHOLE, QUANTIZED = parse_target("onnxruntime@cpu:1"), parse_target("onnxruntime:int8@cpu:1")
@@ -41,7 +41,7 @@ WHOLE, QUANTIZED = parse_target("onnxruntime@cpu:1"), parse_target("onnxruntime:
 
 @dataclass
 class Invented:
-    """Full precision takes 10 ms; every tensor that is quantized saves `saves` of them."""
+    """A target on which full precision takes 10 ms, and each quantized tensor saves `saves` milliseconds."""
 
     saves: float
     asked: list[Target] = field(default_factory=list)
@@ -81,11 +81,11 @@ def quantizer(
     dataset = load(DataSpec(size=SIZE, train_images=3, validation_images=2))
     plan = QuantizationPlan(targets=(WHOLE, QUANTIZED), points=points, images=2, tuning=tuning)
     said: list[str] = []
-    slow = ProgressLine(itertools.count(step=TELL_SECONDS).__next__)  # every image seems to take that long
+    slow = ProgressLine(itertools.count(step=TELL_SECONDS).__next__)  # on this clock every image takes that long
     return Quantizer(network, dataset, plan, target.of, said.append, slow), said
 
 
-def test_a_form_at_which_the_runtime_crashes_is_left_out(network: Network) -> None:
+def test_a_form_that_crashes_the_runtime_is_left_out(network: Network) -> None:
     @dataclass
     class Crashing(Invented):
         def measure_graph(self, graph: bytes, *, within: float = 0.015) -> Latency:
@@ -130,10 +130,10 @@ def test_a_lower_precision_that_the_runtime_refuses_is_left_out(network: Network
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["all", "part"])
-def test_a_form_at_which_the_runtime_crashes_as_it_is_scored_is_left_out_and_the_rest_goes_on(
+def test_a_form_that_crashes_the_runtime_during_scoring_is_left_out(
     network: Network, brittle: Callable[[str], None], at: str
 ) -> None:
-    """It crashes at every quantized graph, or at those that are quantized in part, which are never timed before."""
+    """The runtime crashes at every quantized graph, or only at partly quantized ones, which are scored untimed."""
     brittle(at)
     int8, said = parse_target("brittle:int8@cpu:1"), list[str]()
     plan = QuantizationPlan(targets=(WHOLE, int8), points=0, images=2)
@@ -153,7 +153,7 @@ def test_a_form_at_which_the_runtime_crashes_as_it_is_scored_is_left_out_and_the
     ]
 
 
-def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
+def test_a_slower_form_is_neither_scored_nor_kept(network: Network) -> None:
     target = Invented(saves=-0.1)
     tuning = QuantizationAwareTuning(epochs=1, recipe=load_recipe("quick"))
     found, said = quantizer(network, target, points=100, tuning=tuning)
@@ -165,7 +165,7 @@ def test_what_is_slower_is_neither_scored_nor_kept(network: Network) -> None:
     assert said[-1] == f"{QUANTIZED}: not fine-tuned, since it is not significantly faster than {WHOLE}"
 
 
-def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:
+def test_a_faster_form_of_sufficient_accuracy_is_kept(network: Network) -> None:
     tuning = QuantizationAwareTuning(epochs=1, recipe=load_recipe("quick"))
     found, said = quantizer(network, Invented(saves=0.1), points=100, tuning=tuning)
     loss, timed_forms = found.timed_forms()
@@ -176,10 +176,10 @@ def test_what_is_faster_and_as_good_as_asked_is_kept(network: Network) -> None:
     assert any(line.startswith("ranges of activations from 2 training images") for line in said)
 
 
-def test_convolutions_stay_in_floating_point_until_no_more_is_lost_than_asked(
+def test_sensitive_convolutions_stay_in_floating_point_until_the_loss_is_small_enough(
     network: Network, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing may be lost: what does lose is given back, up to half of it, or INT8 is given up."""
+    """With no loss allowed, up to half of the convolutions go back to floating point, or INT8 is given up."""
     found, said = quantizer(network, Invented(saves=0.1), points=0)
     loss, timed_forms = found.timed_forms()
     best = kept(timed_forms, loss)
@@ -194,7 +194,7 @@ def test_convolutions_stay_in_floating_point_until_no_more_is_lost_than_asked(
 
 
 def draw(folder: Path, index: int, random: np.random.Generator) -> tuple[Path, Path]:
-    """Blocks of grey, of a class each: how bright they are says which."""
+    """Grey blocks whose brightness is their class."""
     label = np.kron(random.integers(0, CLASSES, (3, 4)), np.ones((BLOCK, BLOCK))).astype(np.uint8)
     image = 30 + 36 * label[..., None] + random.normal(0, 8, (*SIZE, 3))
     paths = folder / f"{index}.png", folder / f"{index}_label.png"
@@ -226,7 +226,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="module")
 def trained(greys: Dataset, recipe: Recipe, plain_network: Callable[..., Architecture]) -> Network:
-    """It tells the classes apart, and most of its weights are small beside ones that never matter: one channel is 0."""
+    """A network that separates the classes, with large weights on a channel that is always 0 beside small weights."""
     architecture = plain_network((16, 1), stem=Stem(kind="convs", width=16, convolutions=3))
     trainer = Trainer(architecture, greys, replace(recipe, epochs=10))
     while not trainer.finished:
@@ -247,7 +247,7 @@ def trained(greys: Dataset, recipe: Recipe, plain_network: Callable[..., Archite
     return network.eval()
 
 
-def test_fine_tuning_gives_back_what_int8_loses_and_the_better_form_is_kept(
+def test_fine_tuning_recovers_the_loss_of_int8_and_the_better_form_is_kept(
     trained: Network, greys: Dataset, recipe: Recipe
 ) -> None:
     state = {name: value.clone() for name, value in trained.state_dict().items()}

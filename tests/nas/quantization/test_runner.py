@@ -1,4 +1,4 @@
-"""Forms run in a process of their own: a runtime that crashes there ends nothing else."""
+"""Forms run in a process of their own, so that a crash of the runtime ends nothing else."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def calibrated(graph: bytes, images: list[np.ndarray]) -> Calibrated:
 
 
 def children_of(process: int) -> list[int]:
-    """Its processes that run forms."""
+    """Child processes that run forms."""
     text = Path(f"/proc/{process}/task/{process}/children").read_text()
     return [int(each) for each in text.split() if MODULE.encode() in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
-def test_a_form_that_crashes_is_refused_and_the_others_are_scored_as_without_it(
+def test_a_form_that_crashes_is_refused_and_does_not_change_other_scores(
     brittle: Brittle, network: Network, graph: bytes, calibrated: Calibrated
 ) -> None:
     brittle("all")
@@ -91,7 +91,7 @@ def test_a_form_that_crashes_is_refused_and_the_others_are_scored_as_without_it(
     assert all(isinstance(each, FormScores) for each in kept)
 
 
-def test_what_a_runtime_refuses_is_told_in_its_words_and_the_process_goes_on(
+def test_a_refusal_carries_the_words_of_the_runtime_and_the_process_goes_on(
     brittle: Brittle, graph: bytes, calibrated: Calibrated, images: list[np.ndarray]
 ) -> None:
     brittle("refuses")
@@ -106,14 +106,14 @@ def test_what_a_runtime_refuses_is_told_in_its_words_and_the_process_goes_on(
             runner.labels(Form(target=parse_target("onnxruntime@cpu:999"), graph=graph))
         assert np.array_equal(runner.labels(Form(target=WHOLE, graph=graph)), expected)
         assert children_of(os.getpid()) == running
-        os.kill(running[0], signal.SIGKILL)  # as the kernel does where memory runs out: no verdict on a form
+        os.kill(running[0], signal.SIGKILL)  # as the kernel does when memory runs out, which is no verdict on a form
         with pytest.raises(WorkerError, match="that runs onnxruntime@cpu:1 was killed by signal 9") as told:
             runner.labels(Form(target=WHOLE, graph=graph))
         assert told.value.ended
 
 
 @pytest.mark.slow
-def test_a_convolution_at_which_the_runtime_crashes_when_it_alone_is_quantized_counts_as_most_sensitive(
+def test_a_convolution_whose_quantization_crashes_the_runtime_counts_as_most_sensitive(
     brittle: Brittle, graph: bytes, calibrated: Calibrated, images: list[np.ndarray]
 ) -> None:
     brittle("part")
@@ -128,7 +128,7 @@ def test_a_convolution_at_which_the_runtime_crashes_when_it_alone_is_quantized_c
 
 
 @pytest.mark.slow
-def test_no_process_stays_behind_an_owner_that_was_killed(graph: bytes, tmp_path: Path) -> None:
+def test_the_process_of_a_killed_owner_ends(graph: bytes, tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(graph)
     code = OWNER.replace("GRAPH", repr(str(tmp_path / "graph.onnx")))
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

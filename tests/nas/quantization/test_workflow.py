@@ -1,4 +1,4 @@
-"""Quantizing a trained network as a whole: what is kept, and what its folder says."""
+"""Quantizing a trained network from start to end: the kept form and its folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def invented(milliseconds: float, target: str) -> Latency:
 
 @dataclass
 class Device:
-    """It runs full precision in 10 ms; INT8 in 5 ms at first, and `later` in so many."""
+    """A device that runs full precision in 10 ms, and INT8 in 5 ms at first and in `later` ms afterwards."""
 
     later: float
     known: set[bytes] = field(default_factory=set)
@@ -111,7 +111,7 @@ def quantized(
     return quantization.run(), said
 
 
-def test_the_form_that_is_kept_ships_with_its_certificate_and_the_weights_as_they_were(
+def test_the_kept_form_is_written_with_its_certificate_and_the_original_weights(
     trained: Trained, tmp_path: Path
 ) -> None:
     found, said = quantized(trained, Device(later=5.5), tmp_path / "out")
@@ -132,7 +132,7 @@ def test_the_form_that_is_kept_ships_with_its_certificate_and_the_weights_as_the
     assert any(words.startswith(f"{WHOLE}: timed once more, 10.00 ms") for words in said)
 
 
-def test_forms_that_are_slower_when_they_are_timed_again_are_given_up(trained: Trained, tmp_path: Path) -> None:
+def test_forms_that_are_slower_when_timed_again_are_given_up(trained: Trained, tmp_path: Path) -> None:
     found, _ = quantized(trained, Device(later=12.0), tmp_path / "out")
     certificate = read_certificate(tmp_path / "out")
     assert certificate == found.certificate
@@ -164,7 +164,7 @@ def timed_form(target: str, milliseconds: float) -> TimedForm:
     return TimedForm(form=form, latency=invented(milliseconds, target), scored=scores)
 
 
-def test_what_is_compared_has_the_latency_that_is_certified() -> None:
+def test_compared_forms_show_the_certified_latency() -> None:
     whole, other, half = (
         timed_form("openvino@cpu:1", 2.0),
         timed_form("onnxruntime@cpu:1", 2.2),

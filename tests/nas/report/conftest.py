@@ -60,7 +60,7 @@ def scores_of(miou: float) -> Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A run's folder and what fills it."""
+    """A run's folder, and functions that fill it."""
 
     run: RunFolder
 
@@ -162,7 +162,7 @@ def narrow(factor: float) -> Architecture:
 
 @pytest.fixture
 def architecture() -> Callable[[float], Architecture]:
-    """A tiny architecture of a width factor; another factor, another key."""
+    """A tiny architecture of a width factor; each factor gives another key."""
     return narrow
 
 
@@ -209,7 +209,7 @@ def frontier_of(study: Study) -> Study:
 
 @pytest.fixture
 def short() -> Callable[[RunFolder], RunFolder]:
-    """A run whose study says that a whole training has the three epochs that trials made by hand have."""
+    """A run in which a whole training has three epochs, as trials made by hand have."""
 
     def with_three_epochs(run: RunFolder) -> RunFolder:
         study = run.study()
@@ -220,7 +220,7 @@ def short() -> Callable[[RunFolder], RunFolder]:
 
 
 def copied(whole: RunFolder, made: Made) -> RunFolder:
-    """What is in a run's folder, but for the study, which says where the data are."""
+    """A copy of a run's folder without the study, which names the folder of the data."""
     ignore = shutil.ignore_patterns("study.yaml")
     shutil.copytree(whole.root, made.run.root, ignore=ignore, dirs_exist_ok=True)
     return made.run
@@ -234,7 +234,7 @@ def tiny_data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def study(tiny_data: Path) -> Study:
-    """A question about the tiny data set."""
+    """A study on the tiny data set."""
     return study_of(tiny_data)
 
 
@@ -246,7 +246,7 @@ def made(tmp_path: Path, study: Study) -> Made:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run: every origin and every status. Not to be changed."""
+    """A finished run with every origin and every status; tests must not change it."""
     folder = tmp_path_factory.mktemp("whole")
     made = made_in(folder, study_of(data_in(folder)))
     made.trial(1, "seed <script>alert(1)</script>", "seed", narrow(0.10), 9.5, (0.1, 0.2, 0.31), (0.4, 0.5, 0.55))
@@ -267,13 +267,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture
 def full(whole: RunFolder, made: Made) -> RunFolder:
-    """A finished run: every origin and every status."""
+    """A finished run with every origin and every status."""
     return copied(whole, made)
 
 
 @pytest.fixture(scope="session")
 def whole_frontier(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run for three budgets, one of which nothing reaches. Not to be changed."""
+    """A finished run for three budgets, one of which no network reaches; tests must not change it."""
     folder = tmp_path_factory.mktemp("frontier")
     made = made_in(folder, frontier_of(study_of(data_in(folder))))
     run = made.run
@@ -292,14 +292,14 @@ def whole_frontier(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture
 def frontier(whole_frontier: RunFolder, made: Made) -> RunFolder:
-    """A finished run for three budgets, one of which nothing reaches."""
+    """A finished run for three budgets, one of which no network reaches."""
     made.run.write_study(frontier_of(made.run.study()))
     return copied(whole_frontier, made)
 
 
 @pytest.fixture(scope="session")
 def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
-    """Two runs of one question. The second winner has 10 points more in the search phase. Not to be changed."""
+    """Two runs of one study, whose second winner has 10 points more in the search phase; tests must not change them."""
     folder = tmp_path_factory.mktemp("seeds")
     study, found = study_of(data_in(folder)), []
     for seed, miou in ((0, 0.4), (1, 0.5)):

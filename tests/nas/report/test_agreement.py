@@ -12,12 +12,12 @@ from nas.report.agreement import agreement
 from nas.surrogate.agreement import kendall_tau
 
 
-def test_a_worked_example() -> None:
+def test_kendalls_tau_of_a_worked_example() -> None:
     # Of the six pairs only (2, 3) with (3, 2) is in the wrong order: (5 - 1) / 6.
     assert kendall_tau([(1, 1), (2, 3), (3, 2), (4, 4)]) == pytest.approx(4 / 6)
 
 
-def test_the_same_order_is_one_and_the_reverse_minus_one() -> None:
+def test_the_tau_of_equal_orders_is_one_and_of_reverse_orders_minus_one() -> None:
     values = [3.0, 1.0, 2.0, 9.0, 4.0]
     assert kendall_tau([(value, value**3) for value in values]) == 1
     assert kendall_tau([(value, -value) for value in values]) == -1
@@ -28,14 +28,14 @@ def test_ties_count_in_neither_order() -> None:
     assert kendall_tau([(1, 1), (1, 2), (2, 3)]) == pytest.approx(2 / math.sqrt(2 * 3))
 
 
-def test_without_ties_it_is_the_share_of_ordered_pairs() -> None:
+def test_the_tau_without_ties_follows_from_the_share_of_ordered_pairs() -> None:
     rng = random.Random(0)
     pairs = [(rng.random(), rng.random()) for _ in range(30)]
     right = sum((a < b) == (c < d) for (a, c), (b, d) in combinations(pairs, 2))
     assert kendall_tau(pairs) == pytest.approx(2 * right / math.comb(30, 2) - 1)
 
 
-def test_nothing_is_said_of_too_few_points_or_of_equal_ones() -> None:
+def test_too_few_or_equal_points_have_no_tau() -> None:
     assert agreement("a", "b", [(1, 1), (2, 2), (3, 3)]).tau is None
     assert agreement("a", "b", [(1, 1), (2, 2), (3, 3), (4, 4)]).tau == 1
     assert agreement("a", "b", [(1, index) for index in range(6)]).tau is None

@@ -1,4 +1,4 @@
-"""The charts: what is drawn of whom, how it looks, and what it says under the pointer."""
+"""The charts: their points, styles and labels, and the words under the pointer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def elements(picture: Markup, kind: str) -> list[ElementTree.Element]:
 
 
 def styles(picture: Markup) -> dict[str, str]:
-    """The styles of what shows words under the pointer, by those words."""
+    """The styles of elements that show words under the pointer, by these words."""
     found = {}
     for group in ElementTree.fromstring(picture).iter("g"):
         words = group.findtext("title")
@@ -46,7 +46,7 @@ def summary(full: RunFolder) -> Summary:
     return summarize(full)
 
 
-def test_whoever_is_in_a_picture_is_told_under_the_pointer(summary: Summary) -> None:
+def test_every_point_of_a_picture_has_its_name_and_figures_under_the_pointer(summary: Summary) -> None:
     whole, close = pareto(summary)
     assert set(styles(whole)) == {
         "guided 1: 9.77 ms",
@@ -62,16 +62,16 @@ def test_whoever_is_in_a_picture_is_told_under_the_pointer(summary: Summary) -> 
     assert set(styles(close)) == set(styles(whole)) - far
 
 
-def test_what_is_not_finished_is_hollow(summary: Summary) -> None:
+def test_points_of_unfinished_trainings_are_hollow(summary: Summary) -> None:
     whole, _ = pareto(summary)
     trained = {words: style for words, style in styles(whole).items() if "mIoU" in words}
     hollow = {words.partition(":")[0] for words, style in trained.items() if "fill: var(--ground)" in style}
     assert hollow == {"random 2", "guided 2", "guided 3"}
 
 
-def test_it_shows_intervals_what_the_finish_gained_and_the_frontier(summary: Summary) -> None:
+def test_the_picture_shows_intervals_gains_of_finishing_and_the_frontier(summary: Summary) -> None:
     whole, close = pareto(summary)
-    assert [len(elements(each, "interval")) for each in (whole, close)] == [6, 5]  # of all trained but the winner
+    assert [len(elements(each, "interval")) for each in (whole, close)] == [6, 5]  # all trained but the winner
     assert [len(elements(each, "gain")) for each in (whole, close)] == [3, 2]  # seed, guided 1, and erfnet
     assert [len(elements(each, "frontier")) for each in (whole, close)] == [1, 1]
     assert [len(elements(each, "budget")) for each in (whole, close)] == [1, 1]
@@ -99,7 +99,7 @@ def test_an_interval_is_that_of_the_median_only(full: RunFolder) -> None:
     assert [len(elements(each, "interval")) for each in pareto(summarize(full))] == [0]
 
 
-def test_names_are_written_where_they_have_room(summary: Summary) -> None:
+def test_names_are_written_only_where_they_have_room(summary: Summary) -> None:
     whole, close = pareto(summary)
     assert {"guided 1", "erfnet", "budget 10ms"} <= written(whole)
     assert {"guided 1", "seed <script>alert(1)</script>", "random 1", "guided 3"} <= written(close)
@@ -107,7 +107,7 @@ def test_names_are_written_where_they_have_room(summary: Summary) -> None:
     assert [len(elements(each, "winner-name")) for each in (whole, close)] == [1, 1]
 
 
-def test_one_picture_is_enough_without_a_crowd(made: Any, architecture: Callable[[float], Architecture]) -> None:
+def test_few_points_need_a_single_picture(made: Any, architecture: Callable[[float], Architecture]) -> None:
     made.trial(1, "random 1", "random", architecture(0.1), 5.0, (0.1, 0.2, 0.3))
     (whole,) = pareto(summarize(made.run))
     assert "random 1" in written(whole)
@@ -122,7 +122,7 @@ def test_every_trained_candidate_has_a_curve_and_the_longest_a_name(summary: Sum
     assert "random 2" not in written(picture)
 
 
-def test_without_an_epoch_there_are_no_curves(made: Any) -> None:
+def test_a_run_without_epochs_has_no_learning_curves(made: Any) -> None:
     assert curves(summarize(made.run)) is None
 
 

@@ -1,5 +1,5 @@
-"""A run for several budgets of which a file is damaged, cut short or missing: it is told in words, and nothing that is
-not certified is taken for a winner.
+"""A run for several budgets with a damaged, cut or missing file: the error names the file, and no network without a
+certificate counts as a winner.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def damage(file: Path, kind: str) -> None:
 
 
 def refused(read: Callable[[], object]) -> str:
-    """Why something is refused, in one line."""
+    """The one line with which something is refused."""
     with pytest.raises(UserError) as error:
         read()
     assert "\n" not in str(error.value)
@@ -93,9 +93,7 @@ OF_RUN: Mapping[str, tuple[object, Callable[[RunFolder], object]]] = {
 
 @pytest.mark.parametrize("kind", [kind for kind in DAMAGES if kind != "missing"])
 @pytest.mark.parametrize("name", OF_RUN)
-def test_what_a_run_keeps_of_its_beginning_is_named_where_it_is_damaged(
-    frontier: RunFolder, name: str, kind: str
-) -> None:
+def test_damaged_files_from_the_beginning_of_a_run_are_named(frontier: RunFolder, name: str, kind: str) -> None:
     value, read = OF_RUN[name]
     file = frontier.root / name
     file.write_text(strict.dump(value), "utf-8")
@@ -105,7 +103,7 @@ def test_what_a_run_keeps_of_its_beginning_is_named_where_it_is_damaged(
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_certificate_is_named_and_without_one_there_is_no_winner(frontier: RunFolder, kind: str) -> None:
+def test_a_damaged_certificate_is_named_and_a_missing_one_means_no_winner(frontier: RunFolder, kind: str) -> None:
     file = frontier.root / "winners" / "5ms" / "certificate.yaml"
     damage(file, kind)
     if kind == "missing":
@@ -127,18 +125,18 @@ def test_a_damaged_architecture_of_a_winner_is_named(frontier: RunFolder, kind: 
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_report_is_written_where_the_weights_of_one_winner_are_damaged(frontier: RunFolder, kind: str) -> None:
+def test_a_report_is_written_although_the_weights_of_a_winner_are_damaged(frontier: RunFolder, kind: str) -> None:
     file = frontier.root / "winners" / "10ms" / "weights.safetensors"
     damage(file, kind)
     assert "weights.safetensors" in refused(lambda: load_trained(str(file.parent), None).network(3))
-    if kind == "half written":  # a page takes a second
+    if kind == "half written":  # once, since a page takes a second
         page = write_report(frontier).read_text("utf-8")
         assert "The winner&#39;s predictions cannot be shown: " in page
         assert page.count("data:image/jpeg;base64,") == 9, "the other winner's are"
 
 
-def test_a_winner_that_is_gone_is_to_be_certified_again(frontier: RunFolder) -> None:
-    """So it is where a process was killed between the moves that put a folder in its place."""
+def test_a_missing_winner_is_certified_again(frontier: RunFolder) -> None:
+    """A winner is missing when a process was killed between the moves that put its folder in place."""
     folder = frontier.root / "winners" / "5ms"
     folder.rename(folder.with_name(".5ms.previous"))
     summary = summarize(frontier)
@@ -159,8 +157,8 @@ def test_a_certificate_of_another_budget_does_not_end_a_search(frontier: RunFold
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_list_of_budgets_that_were_given_up_is_named(frontier: RunFolder, kind: str) -> None:
-    """Without one they are looked at again."""
+def test_a_damaged_list_of_unreached_budgets_is_named(frontier: RunFolder, kind: str) -> None:
+    """Without the list all budgets are looked at again."""
     file = frontier.root / "unreached.yaml"
     damage(file, kind)
     study = frontier.study()
@@ -193,7 +191,7 @@ def test_numbers_that_no_search_writes_are_named_by_their_line(frontier: RunFold
     assert refused(lambda: unreached(frontier)).startswith(f"{file}:2: ")
 
 
-def test_where_all_budgets_are_given_up_it_is_said_how_to_go_on(frontier: RunFolder) -> None:
+def test_a_list_that_gives_up_all_budgets_is_refused_with_advice(frontier: RunFolder) -> None:
     file = frontier.root / "unreached.yaml"
     text = file.read_text("utf-8")
     entry = text.partition("\n")[2]

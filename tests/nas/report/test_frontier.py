@@ -16,7 +16,7 @@ from nas.runs.folder import RunFolder
 from space import Architecture, strict
 
 
-def test_each_budget_has_its_winner_or_why_there_is_none(frontier: RunFolder) -> None:
+def test_each_budget_has_its_winner_or_the_reason_why_not(frontier: RunFolder) -> None:
     summary = summarize(frontier)
     assert summary.winner is None
     assert [(each.budget, each.folder, each.winner and each.winner.name) for each in summary.answers] == [
@@ -50,7 +50,7 @@ def test_the_leaderboard_has_winners_and_company_of_each_budget(frontier: RunFol
     assert table[4].endswith("winners/10ms")
 
 
-def test_what_is_over_the_budget_that_it_was_made_for_is_not_to_be_trained(
+def test_a_candidate_over_its_own_budget_is_infeasible(
     made: Any, frontier: RunFolder, architecture: Callable[[float], Architecture]
 ) -> None:
     made.trial(7, "random 3", "random", architecture(0.45), 5.2, budget=5.0)
@@ -59,7 +59,7 @@ def test_what_is_over_the_budget_that_it_was_made_for_is_not_to_be_trained(
     assert (summary.going.waiting, summary.going.over_budget) == (0, 1)
 
 
-def test_random_and_guided_are_compared_where_they_fill_the_same_budget(
+def test_random_and_guided_candidates_are_compared_within_each_budget(
     frontier: RunFolder, short: Callable[[RunFolder], RunFolder]
 ) -> None:
     words = efforts(summarize(short(frontier)))
@@ -69,12 +69,12 @@ def test_random_and_guided_are_compared_where_they_fill_the_same_budget(
 
 
 def test_rungs_and_finishes_are_compared_within_budgets(frontier: RunFolder) -> None:
-    """Both seeds gain, and the guided one that begins below them ends above one of them: only budgets tell."""
+    """Both seeds gain, and a guided candidate that begins below both ends above one: only budgets separate them."""
     finish = next(each for each in summarize(frontier).agreements if each.truth == "mIoU after the finish")
     assert finish.points == 3
 
 
-def test_one_picture_shows_all_budgets_and_winners(frontier: RunFolder) -> None:
+def test_a_single_picture_shows_all_budgets_and_winners(frontier: RunFolder) -> None:
     (picture,) = pareto(summarize(frontier))
     words = {each.text for each in ElementTree.fromstring(picture).iter("text")}
     assert {"1ms", "5ms", "10ms", "guided 1", "large seed"} <= words
@@ -102,7 +102,7 @@ def test_a_page_with_one_winner_of_several_budgets_is_called_by_its_name(frontie
     assert "<h1>guided 1</h1>" in write_report(frontier).read_text("utf-8")
 
 
-def test_a_run_without_winners_tells_what_is_to_come_for_all_budgets(made: Any) -> None:
+def test_the_report_of_a_run_without_winners_lists_the_next_steps_for_all_budgets(made: Any) -> None:
     plan = replace(made.run.study().search, seeds=("erfnet",), random_trials=2, guided_trials=2, stop_weak=False)
     made.run.write_study(replace(made.run.study(), budget="", budgets=("5ms", "10ms"), search=plan))
     summary = summarize(made.run)

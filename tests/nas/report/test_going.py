@@ -1,4 +1,4 @@
-"""How far a run is, as its report says."""
+"""The progress of a run in its report: counts of candidates, and steps still to come."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def planned(run: RunFolder, **changes: object) -> None:
     run.write_study(replace(study, search=replace(study.search, **changes)))
 
 
-def test_nothing_has_happened_yet(made) -> None:
+def test_a_new_run_lists_all_its_steps_as_still_to_come(made) -> None:
     planned(made.run, stop_weak=False)
     going = summarize(made.run).going
     assert (going.trained, going.under_way, going.waiting, going.failed, going.over_budget) == (0, 0, 0, 0, 0)
     assert going.steps == (
-        "propose, time and train 7 more candidates",  # two seeds, two random ones, three guided ones
+        "propose, time and train 7 more candidates",  # two seeds, two random and three guided candidates
         "train the best 2 candidates for 20 more epochs",
         "train 1 published network for as long",
         "prune up to 2 published networks into the budget",
@@ -36,7 +36,7 @@ def test_nothing_has_happened_yet(made) -> None:
     )
 
 
-def test_every_trial_is_counted_as_what_it_is(made, architecture: Callable[[float], Architecture]) -> None:
+def test_every_trial_is_counted_by_its_status(made, architecture: Callable[[float], Architecture]) -> None:
     planned(made.run, sampler="tpe", random_trials=3)
     made.trial(1, "erfnet x0.10", "seed", architecture(0.10), 9.5, (0.1, 0.2, 0.3), parent="erfnet")
     made.trial(2, "random 1", "random", architecture(0.15), 9.0, (0.1,), stopped=True)
@@ -51,23 +51,23 @@ def test_every_trial_is_counted_as_what_it_is(made, architecture: Callable[[floa
     going = summarize(made.run).going
     assert (going.trained, going.paused, going.under_way, going.waiting) == (2, 1, 2, 1)
     assert (going.failed, going.over_budget) == (1, 1)
-    assert going.steps[0] == "propose, time and train 2 more candidates"  # a seed and a guided one
+    assert going.steps[0] == "propose, time and train 2 more candidates"  # a seed and a guided candidate
     assert going_words(going).startswith(
         "So far: 2 trained (1 of them paused), 2 under way, 1 waiting, 1 failed, 1 over the budget and not "
         "trained. Still to come: propose, time and train 2 more candidates; then train the best 2"
     )
 
 
-def test_when_all_were_proposed_their_trainings_end_first(made, architecture: Callable[[float], Architecture]) -> None:
+def test_unfinished_trainings_come_first_after_all_candidates_were_proposed(
+    made, architecture: Callable[[float], Architecture]
+) -> None:
     planned(made.run, seeds=(), random_trials=1, guided_trials=1, finalists=1, company=(), stop_weak=False)
     made.trial(1, "random 1", "random", architecture(0.10), 9.5, (0.1, 0.2, 0.3), (0.3, 0.4, 0.5))
     made.trial(2, "guided 1", "guided", architecture(0.15), 9.0)
     assert summarize(made.run).going.steps == ("train 1 candidate to the end", CERTIFY)
 
 
-def test_with_rungs_what_is_left_of_the_plan_is_told_in_epochs(
-    made, architecture: Callable[[float], Architecture]
-) -> None:
+def test_the_rest_of_a_plan_with_rungs_is_given_in_epochs(made, architecture: Callable[[float], Architecture]) -> None:
     study = made.run.study()
     assert study.recipe.epochs == 20
     planned(made.run, seeds=(), random_trials=0, guided_trials=2, finalists=2, finish_epochs=0)
@@ -89,14 +89,14 @@ def test_with_rungs_what_is_left_of_the_plan_is_told_in_epochs(
     )
 
 
-def test_a_finished_run_has_nothing_to_come_and_its_page_stays(full: RunFolder) -> None:
+def test_a_finished_run_has_no_further_steps_and_its_page_does_not_reload(full: RunFolder) -> None:
     assert summarize(full).going.steps == ()
     page = write_report(full).read_text()
     assert "Still to come" not in page
     assert 'http-equiv="refresh"' not in page
 
 
-def test_another_budget_asks_anew(full: RunFolder) -> None:
+def test_a_changed_budget_means_new_steps(full: RunFolder) -> None:
     full.write_study(replace(full.study(), budget="9.05ms"))
     going = summarize(full).going
     assert going.steps[0] == "train new and paused candidates for 140 epochs (7.0 times a whole training)"
@@ -113,7 +113,7 @@ def test_a_page_reloads_only_while_a_search_works_on_the_run(made) -> None:
     assert reload not in write_report(made.run).read_text()
 
 
-def test_what_is_still_to_be_tried_is_told(made, architecture: Callable[[float], Architecture]) -> None:
+def test_finish_recipes_still_to_be_tried_are_listed(made, architecture: Callable[[float], Architecture]) -> None:
     recipes = (Variant(), Variant(ema_decay=0.9), Variant(epochs=40))
     planned(made.run, seeds=(), random_trials=1, guided_trials=0, finalists=1, company=(), finish_recipes=recipes)
     made.trial(1, "random 1", "random", architecture(0.10), 9.5, (0.1, 0.2, 0.3))

@@ -1,4 +1,4 @@
-"""Labels of charts: no two in one place, and none outside."""
+"""Places of labels in charts: no two overlap, and none is outside the picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nas.report.labels import LINE_PIXELS, place_label, shortened, spread
 BOUNDS = Bbox.from_extents(0, 0, 400, 300)
 
 
-def test_labels_overlap_nothing_and_stay_inside() -> None:
+def test_labels_do_not_overlap_and_stay_inside_the_picture() -> None:
     chance = random.Random(0)
     points = [(chance.uniform(0, 400), chance.uniform(0, 300)) for _ in range(40)]
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in points]
@@ -28,7 +28,7 @@ def test_labels_overlap_nothing_and_stay_inside() -> None:
     assert placed >= 10
 
 
-def test_a_label_has_the_room_that_its_words_take() -> None:
+def test_a_label_takes_the_room_of_its_words() -> None:
     short, long = place_label("iiiiiii", (200, 150), [], BOUNDS), place_label("network", (200, 150), [], BOUNDS)
     bold = place_label("network", (200, 150), [], BOUNDS, bold=True)
     assert short is not None
@@ -37,7 +37,7 @@ def test_a_label_has_the_room_that_its_words_take() -> None:
     assert short.width < long.width < bold.width
 
 
-def test_there_may_be_no_room() -> None:
+def test_a_label_without_room_is_not_placed() -> None:
     assert place_label("network", (200, 150), [BOUNDS], BOUNDS) is None
     assert place_label("a network whose name is wider than the picture " * 2, (200, 150), [], BOUNDS) is None
 

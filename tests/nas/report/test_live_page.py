@@ -17,10 +17,10 @@ PATIENCE_SECONDS = 60.0
 
 
 @pytest.mark.slow
-def test_it_is_written_between_timings_and_holds_none_of_them_up(
+def test_the_live_page_is_written_between_timings_and_delays_none(
     full: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a lane of our own
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a lane of this test's own
     monkeypatch.setattr(tempfile, "tempdir", None)
     full.write_study(replace(full.study(), budget="9.05ms"))
     page, timings = full.root / "report.html", 0
@@ -28,7 +28,7 @@ def test_it_is_written_between_timings_and_holds_none_of_them_up(
     with live_report(full, pause_seconds=0.0) as ended:
         ended()
         while not page.exists() and time.monotonic() < end:
-            with lane.exclusive():  # again and again, so that one comes while the page is made
+            with lane.exclusive():  # repeated, so that one timing comes while the page is made
                 timings += 1
             time.sleep(0.05)
     assert timings > 1

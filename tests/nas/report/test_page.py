@@ -1,4 +1,4 @@
-"""The page: one well-formed file that needs nothing else and believes nothing that it shows."""
+"""The page: one well-formed, self-contained file that escapes all texts that it shows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMPTY = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
-    """Collects what a page has, and refuses tags that do not close in order."""
+    """Collects the contents of a page, and refuses tags that do not close in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -54,7 +54,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(whole: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run with its report. Not to be changed."""
+    """A finished run with its report; tests must not change it."""
     run = RunFolder(tmp_path_factory.mktemp("written") / whole.root.name)
     shutil.copytree(whole.root, run.root)
     write_report(run)
@@ -66,7 +66,7 @@ def page(written: RunFolder) -> str:
     return (written.root / "report.html").read_text("utf-8")
 
 
-def test_it_is_well_formed_and_needs_nothing_else(page: str) -> None:
+def test_the_page_is_well_formed_and_self_contained(page: str) -> None:
     reader = Reader(page)
     assert reader.sources
     assert all(source.startswith("data:image/") for source in reader.sources)
@@ -75,7 +75,7 @@ def test_it_is_well_formed_and_needs_nothing_else(page: str) -> None:
     assert "@import" not in page
 
 
-def test_names_are_words_and_never_markup(page: str) -> None:
+def test_names_are_shown_as_text_and_never_as_markup(page: str) -> None:
     reader = Reader(page)
     assert "seed <script>alert(1)</script>" in reader.text
     assert "wall <b>" in reader.text
@@ -83,19 +83,21 @@ def test_names_are_words_and_never_markup(page: str) -> None:
     assert "a noisy & busy host" in reader.text
 
 
-def test_text_in_attributes_is_text(full: RunFolder, tiny_data: Path) -> None:
+def test_text_in_attributes_is_escaped(full: RunFolder, tiny_data: Path) -> None:
     for kind in ("images", "labels"):
         (tiny_data / "val" / kind / "0.png").rename(tiny_data / "val" / kind / '"<&>.png')
     assert '"<&>.png: prediction' in Reader(write_report(full).read_text("utf-8")).alternatives
 
 
-def test_names_may_hold_what_charts_give_a_meaning_to(made: Any, architecture: Callable[[float], Architecture]) -> None:
+def test_names_may_hold_characters_with_a_meaning_in_charts(
+    made: Any, architecture: Callable[[float], Architecture]
+) -> None:
     made.trial(1, "cost $x_1$ 漢字 \a", "random", architecture(0.1), 9.0, (0.1, 0.2, 0.3))
     reader = Reader(write_report(made.run).read_text("utf-8"))
     assert "cost $x_1$ 漢字 \ufffd: 9.00 ms, 30.0% mIoU (finished)" in reader.text
 
 
-def test_colours_of_charts_are_those_of_the_readers_theme(page: str) -> None:
+def test_charts_have_the_colours_of_the_readers_theme(page: str) -> None:
     charts = re.findall("<svg.*?</svg>", page, re.S)
     light, dark, printed = re.findall(r":root \{ (--.*?) \}", page)
     assert len(charts) == 3
@@ -107,7 +109,7 @@ def test_colours_of_charts_are_those_of_the_readers_theme(page: str) -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def test_it_tells_the_winners_figures(page: str, written: RunFolder) -> None:
+def test_the_page_shows_the_figures_of_the_winner(page: str, written: RunFolder) -> None:
     text = Reader(page).text
     for words in (
         "60.1 %",
@@ -126,15 +128,15 @@ def test_it_tells_the_winners_figures(page: str, written: RunFolder) -> None:
     assert f"{summary.winner.certificate.parameters:,} parameters" in text
 
 
-def test_it_shows_picture_label_and_prediction_of_three_images(page: str) -> None:
+def test_the_page_shows_picture_label_and_prediction_of_three_images(page: str) -> None:
     assert page.count("data:image/jpeg;base64,") == 9
 
 
-def test_it_draws_each_candidate_and_the_budget(page: str) -> None:
+def test_the_page_draws_each_candidate_and_the_budget(page: str) -> None:
     text = Reader(page).text
     assert "budget 10ms" in text
     for name in ("guided 1", "random 2", "erfnet"):
-        assert f"{name}: " in text  # of its point in the picture
+        assert f"{name}: " in text  # the words of its point in the picture
     assert "random 3: 25.00 ms (infeasible)" in text
     assert "too few" in text
 
@@ -147,7 +149,7 @@ def test_the_same_run_gives_the_same_bytes(page: str, full: RunFolder) -> None:
     assert not list(full.root.glob(".*tmp"))
 
 
-def test_without_its_data_set_the_report_says_so(full: RunFolder, tiny_data: Path) -> None:
+def test_a_report_without_its_data_set_names_the_missing_predictions(full: RunFolder, tiny_data: Path) -> None:
     shutil.rmtree(tiny_data)
     reader = Reader(write_report(full).read_text("utf-8"))
     assert "The winner's predictions cannot be shown" in reader.text
@@ -155,12 +157,12 @@ def test_without_its_data_set_the_report_says_so(full: RunFolder, tiny_data: Pat
     assert "60.1 %" in reader.text
 
 
-def test_without_its_weights_the_report_says_so(full: RunFolder) -> None:
+def test_a_report_without_weights_names_the_missing_predictions(full: RunFolder) -> None:
     (full.winner / "weights.safetensors").write_bytes(b"damaged")
     assert "The winner's predictions cannot be shown" in Reader(write_report(full).read_text("utf-8")).text
 
 
-def test_an_interrupted_run_shows_what_there_is(full: RunFolder) -> None:
+def test_the_page_of_an_interrupted_run_shows_its_candidates(full: RunFolder) -> None:
     shutil.rmtree(full.winner)
     reader = Reader(write_report(full).read_text("utf-8"))
     assert "No winner yet" in reader.text
@@ -183,7 +185,7 @@ def test_the_command_prints_headline_leaderboard_and_page(full: RunFolder, capsy
     assert str(full.root / "report.html") in printed
 
 
-def test_a_page_that_cannot_lie_in_the_run_lies_elsewhere(
+def test_a_page_can_be_written_to_another_folder(
     full: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine"
@@ -204,7 +206,7 @@ def test_a_page_that_cannot_lie_in_the_run_lies_elsewhere(
     assert f"night.html; give {tmp_path / 'night'}, say" in capsys.readouterr().err
 
 
-def test_a_run_that_cannot_be_written_to_is_told_of_all_the_same(
+def test_the_table_of_a_read_only_run_is_printed_before_the_error(
     full: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (full.root / "report.html").mkdir()

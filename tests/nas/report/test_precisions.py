@@ -1,4 +1,4 @@
-"""What timing in several precisions brought, in the figures, on the page and below the table of a terminal."""
+"""Latencies in several precisions, in the figures, on the page and below the table of a terminal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COUNTED = "int8 is the chosen precision for 1 of 7 candidates"
 WORDS = f"{COUNTED}; in the median it took 1.10 times as long as fp32 (from 3 candidates timed undisturbed in both)."
 
 
-def test_the_figures_say_what_the_other_precisions_took(run: RunFolder) -> None:
+def test_the_figures_hold_the_latencies_in_other_precisions(run: RunFolder) -> None:
     summary = summarize(run)
     timings = {each.name: each.timing for each in summary.trials}
     assert timings["random 1"].precision == "int8"
@@ -69,7 +69,7 @@ def test_the_figures_say_what_the_other_precisions_took(run: RunFolder) -> None:
 
 
 def recertified(folder: Path, **changed: Any) -> None:
-    """Have the certificate in a folder say something else."""
+    """Change values of the certificate in a folder."""
     write_text(folder / "certificate.yaml", strict.dump(replace(read_certificate(folder), **changed)))
 
 
@@ -77,12 +77,12 @@ def in_int8(folder: Path) -> None:
     recertified(folder, latency=replace(read_certificate(folder).latency, target="onnxruntime:int8@cpu:1"))
 
 
-def test_a_winner_is_named_with_what_it_was_timed_on(run: RunFolder) -> None:
+def test_a_winner_is_named_with_its_target(run: RunFolder) -> None:
     in_int8(run.winner)
     assert "on onnxruntime:int8@cpu:1 at 64x96; budget 10ms: passed" in headline(summarize(run))
 
 
-def test_each_winner_of_several_is_named_with_it_where_they_differ(frontier: RunFolder) -> None:
+def test_each_winner_is_named_with_its_target_if_targets_differ(frontier: RunFolder) -> None:
     assert "2 of 3 budgets have a winner on onnxruntime@cpu:1 at 64x96. " in headline(summarize(frontier))
     in_int8(frontier.root / "winners" / "5ms")
     words = headline(summarize(frontier))
@@ -90,7 +90,7 @@ def test_each_winner_of_several_is_named_with_it_where_they_differ(frontier: Run
     assert "10ms: large seed, 61.0% mIoU in 9.75 ms on onnxruntime@cpu:1 at 64x96 (passed)" in words
 
 
-def test_what_a_winner_was_chosen_among_is_a_table(full: RunFolder) -> None:
+def test_the_page_lists_the_forms_among_which_a_winner_was_chosen(full: RunFolder) -> None:
     latency = replace(read_certificate(full.winner).latency, flagged=("busy",))
     forms = (
         ComparedForm.of("onnxruntime@cpu:1", latency, "kept", miou=0.5, same_labels=0.875),
@@ -107,7 +107,7 @@ def test_what_a_winner_was_chosen_among_is_a_table(full: RunFolder) -> None:
     assert "p50_milliseconds" not in page
 
 
-def test_page_and_terminal_say_it_in_a_sentence(run: RunFolder) -> None:
+def test_page_and_terminal_summarise_the_precisions_in_a_sentence(run: RunFolder) -> None:
     assert leaderboard_text(run).splitlines()[-1] == WORDS
     page = write_report(run).read_text()
     assert f"<p>{WORDS}</p>" in page
@@ -116,7 +116,7 @@ def test_page_and_terminal_say_it_in_a_sentence(run: RunFolder) -> None:
     assert '<span class="flag">flagged</span> int8 11.38 ±0.11</td>' in page
 
 
-def test_another_statistic_is_compared_where_the_budget_counts_it(run: RunFolder) -> None:
+def test_precisions_are_compared_by_the_statistic_of_the_budget(run: RunFolder) -> None:
     (trial,) = (trial for trial in run.trials() if trial.name == "random 3")
     assert trial.latency is not None
     (int8,) = trial.latency.other_precisions
@@ -127,14 +127,16 @@ def test_another_statistic_is_compared_where_the_budget_counts_it(run: RunFolder
     assert lower.times_as_long == pytest.approx(1.2)
 
 
-def test_candidates_alone_are_counted(run: RunFolder, made: Any, architecture: Callable[[float], Architecture]) -> None:
+def test_only_candidates_are_counted_in_the_summary_of_precisions(
+    run: RunFolder, made: Any, architecture: Callable[[float], Architecture]
+) -> None:
     (company,) = run.company()
     run.write_trial(in_both(company, 0.5))
     run.write_trial(in_both(made.trial(8, "random 1, pruned", "pruned", architecture(0.12), 8.0), 0.5))
     assert leaderboard_text(run).splitlines()[-1] == WORDS
 
 
-def test_what_only_published_networks_took_is_in_the_table_and_no_sentence(full: RunFolder) -> None:
+def test_precisions_of_published_networks_alone_are_in_the_table_but_not_in_a_sentence(full: RunFolder) -> None:
     (company,) = full.company()
     full.write_trial(in_both(company, 1.5))
     assert summarize(full).lower_precisions == ()
@@ -148,7 +150,7 @@ def test_what_only_published_networks_took_is_in_the_table_and_no_sentence(full:
         (tuple(INT8), "(from 4 candidates timed in both, on a busy machine)."),
     ],
 )
-def test_what_a_busy_machine_gave_counts_only_where_there_is_nothing_else(
+def test_disturbed_latencies_count_only_if_there_are_no_others(
     flagged: tuple[str, ...], ending: str, run: RunFolder
 ) -> None:
     for trial in run.trials():
@@ -162,13 +164,13 @@ def test_what_a_busy_machine_gave_counts_only_where_there_is_nothing_else(
     )
 
 
-def test_of_runs_of_earlier_versions_it_says_in_which_they_count(run: RunFolder) -> None:
+def test_the_precisions_of_a_run_of_an_earlier_version_are_named(run: RunFolder) -> None:
     for trial in run.trials():
         if trial.latency is not None:
             run.write_trial(replace(trial, latency=replace(trial.latency, other_precisions=())))
     assert leaderboard_text(run).splitlines()[-1] == f"{COUNTED}."
 
 
-def test_of_one_precision_there_is_nothing_to_say(full: RunFolder) -> None:
+def test_a_run_in_one_precision_has_no_summary_of_precisions(full: RunFolder) -> None:
     assert summarize(full).lower_precisions == ()
     assert "precision" not in strict.dump(summarize(full)).replace("precision: fp32", "")

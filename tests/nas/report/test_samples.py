@@ -1,4 +1,4 @@
-"""Pictures of a report: what is certified is what is seen in them, or it is said that it is not."""
+"""Predictions in the pictures of a report: those of the certified form, or a note that they are not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAID = "The certified form is {} (convolutions), but these predictions are by Py
 
 @pytest.fixture
 def predictions(full: RunFolder) -> Callable[..., tuple[list[str], str]]:
-    """`predictions(target)`: what is drawn of the winner and said of that, where it is certified in INT8 there."""
+    """`predictions(target)`: drawn predictions of a winner certified in INT8 on a target, and the note beside them."""
 
     def drawn(target: str = "") -> tuple[list[str], str]:
         if target:
@@ -53,7 +53,7 @@ def test_predictions_of_a_winner_in_int8_are_those_of_its_graph(
     winner, weights = full.winner, full.winner / "weights.safetensors"
     network, latency = load_trained(str(winner), None).network(3), read_certificate(winner).latency
     for parameter in network.get_submodule("head.logits").parameters():
-        parameter.data = parameter.data.roll(1, dims=0)  # its classes in another order: labels tell which one ran
+        parameter.data = parameter.data.roll(1, dims=0)  # classes in another order, so that labels show which form ran
     (winner / "model.onnx").write_bytes(onnx_bytes(network, (latency.height, latency.width), labels=True))
     by_weights, nothing = predictions()
     assert nothing == ""
@@ -67,7 +67,7 @@ def test_predictions_of_a_winner_in_int8_are_those_of_its_graph(
 
 
 @pytest.mark.slow
-def test_a_graph_that_its_runtime_refuses_leaves_pictures_by_pytorch_which_the_page_says(
+def test_predictions_of_a_refused_graph_come_from_pytorch_with_a_note_on_the_page(
     full: RunFolder, predictions: Callable[..., tuple[list[str], str]]
 ) -> None:
     by_weights, _ = predictions()

@@ -1,4 +1,4 @@
-"""What winners of several runs are above others, as means over seeds; and which runs have none."""
+"""Comparison of several runs: how far winners are above others, as means over seeds, and runs without such a mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_best_of_several_draws_is_expected_exactly() -> None:
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
-    """Of 1 and 3: the deviation is the root of 2, that of the mean 1, and t at one degree of freedom 12.706."""
+    """The deviation of 1 and 3 is the root of 2, that of their mean 1, and t at one degree of freedom 12.706."""
     found = mean_of([1.0, 3.0])
     assert found is not None
     assert (found.mean, found.half, found.count) == (2.0, pytest.approx(12.706), 2)
@@ -52,7 +52,7 @@ def test_winners_are_compared_with_others_after_equal_training(two_seeds: list[R
     assert lines[3].split()[:8] == ["10ms", "above", "the", "published,", "scaled", "+15.0", "63.5", "2"]
 
 
-def test_runs_that_did_not_ask_the_same_have_no_mean(two_seeds: list[RunFolder], tmp_path: Path) -> None:
+def test_runs_of_different_studies_have_no_mean(two_seeds: list[RunFolder], tmp_path: Path) -> None:
     first, second = two_seeds[0], RunFolder(shutil.copytree(two_seeds[1].root, tmp_path / "seed1"))
     study = second.study()
     recipe, plan = replace(study.recipe, learning_rate=0.1), replace(study.search, random_trials=7)
@@ -74,7 +74,7 @@ def test_runs_that_did_not_ask_the_same_have_no_mean(two_seeds: list[RunFolder],
         summarize_several([summarize(first), summarize(second)])
 
 
-def test_frontiers_of_two_runs_are_refused_with_how_their_budgets_become_the_same(
+def test_two_runs_with_different_budgets_are_refused_with_options_that_align_them(
     two_seeds: list[RunFolder], tmp_path: Path
 ) -> None:
     runs = [RunFolder(shutil.copytree(each.root, tmp_path / each.root.name)) for each in two_seeds]
@@ -85,7 +85,7 @@ def test_frontiers_of_two_runs_are_refused_with_how_their_budgets_become_the_sam
 
 
 @pytest.mark.slow
-def test_the_command_prints_and_writes_what_it_found(nas: Any, two_seeds: list[RunFolder], tmp_path: Path) -> None:
+def test_the_command_prints_and_writes_the_comparison(nas: Any, two_seeds: list[RunFolder], tmp_path: Path) -> None:
     folders, out = [each.root for each in two_seeds], tmp_path / "seeds.yaml"
     answer = nas("report", *folders, "--out", out).done()
     assert "above the published, own width" in answer.out

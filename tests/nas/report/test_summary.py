@@ -1,4 +1,4 @@
-"""The figures of a run."""
+"""The figures of a run: statuses, leaderboard, comparisons and notes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from space import Architecture, strict
 Short = Callable[[RunFolder], RunFolder]
 
 
-def test_every_status_is_told(full: RunFolder) -> None:
+def test_every_trial_has_its_status(full: RunFolder) -> None:
     summary = summarize(full)
     assert {each.name: each.status for each in summary.trials[1:]} == {
         "random 1": "finished",
@@ -59,7 +59,7 @@ def test_the_winner_leads_the_leaderboard_and_appears_once(full: RunFolder) -> N
     assert "budget 10ms: passed" in headline(summary)
 
 
-def test_waiting_is_told_with_advice_where_trainings_recorded_it(full: RunFolder) -> None:
+def test_recorded_waiting_of_trainings_is_reported_with_advice(full: RunFolder) -> None:
     before = summarize(full)
     assert (before.waited_for_data, before.waited_for_lane) == (None, None)
     assert waiting_words(None, None) == ""
@@ -75,11 +75,11 @@ def test_waiting_is_told_with_advice_where_trainings_recorded_it(full: RunFolder
     assert told.startswith("20.0 % of the training time was spent waiting for data: ")
 
 
-def test_what_timing_cost_is_told_where_it_is_recorded(full: RunFolder) -> None:
+def test_recorded_costs_of_timing_are_reported(full: RunFolder) -> None:
     assert summarize(full).timings is None
     assert "timings" not in strict.plain(summarize(full))
     seconds = {"seed": (4.0,), "random": (2.0, 1.0), "guided": (1.0, 3.0, 2.0)}
-    for trial in full.trials()[:3]:  # one published, scaled, and two random ones
+    for trial in full.trials()[:3]:  # a scaled published network and two random ones
         measured = [
             Measured(architecture=trial.architecture, milliseconds=9.0, disturbed=False, seconds=each)
             for each in seconds[trial.origin]
@@ -108,10 +108,10 @@ def test_random_and_guided_search_are_compared_at_the_same_cost(full: RunFolder,
     assert "Random draws that paused or failed are left out" in words
 
 
-def test_random_draws_of_earlier_runs_count_where_they_were_for_the_same_budget(
+def test_random_draws_of_earlier_runs_count_if_they_had_the_same_budget(
     made: Any, architecture: Callable[[float], Architecture], latency: Callable[[float], Latency], short: Short
 ) -> None:
-    """The best of two of the draws 0.2, 0.3 and 0.4 is 0.4 in two of three choices, and 0.3 in one."""
+    """The best of two of the draws 0.2, 0.3 and 0.4 is 0.4 in two of three cases, and 0.3 in one."""
     made.trial(1, "random 1", "random", architecture(0.1), 9.0, (0.1, 0.1, 0.2))
     made.trial(2, "guided 1", "guided", architecture(0.2), 9.0, (0.1, 0.2, 0.35))
     made.trial(3, "guided 2", "guided", architecture(0.3), 9.0, (0.1, 0.2, 0.30))
@@ -128,13 +128,13 @@ def test_random_draws_of_earlier_runs_count_where_they_were_for_the_same_budget(
     assert effort.best_guided_miou == 0.35
 
 
-def test_without_random_draws_there_is_no_control(made: Any, architecture: Callable[[float], Architecture]) -> None:
+def test_a_run_without_random_draws_has_no_control(made: Any, architecture: Callable[[float], Architecture]) -> None:
     made.trial(1, "guided 1", "guided", architecture(0.2), 9.0, (0.1, 0.2, 0.35))
     (words,) = efforts(summarize(made.run))
     assert words.startswith("There is no random control: no random draw was trained in full")
 
 
-def test_proxies_are_compared_over_what_has_both(full: RunFolder) -> None:
+def test_proxies_are_compared_over_networks_with_both_figures(full: RunFolder) -> None:
     finish, multiply_adds, parameters = summarize(full).agreements
     assert (finish.points, finish.tau) == (3, None)  # seed, guided 1, company
     assert multiply_adds.points == parameters.points == 8
@@ -142,10 +142,10 @@ def test_proxies_are_compared_over_what_has_both(full: RunFolder) -> None:
     assert -1 <= parameters.tau <= 1
 
 
-def test_rungs_are_compared_and_a_low_one_is_no_final_score(
+def test_rungs_are_compared_and_scores_of_low_rungs_are_no_final_scores(
     made: Any, architecture: Callable[[float], Architecture], short: Short
 ) -> None:
-    """Four go on from the first epoch to the third, in nearly the order that they had; two random draws pause."""
+    """Four candidates go on from the first epoch to the third in nearly the same order; two random draws pause."""
     for number, (first, last) in enumerate(((0.1, 0.2), (0.2, 0.4), (0.3, 0.3), (0.4, 0.5)), 1):
         made.trial(
             number, f"guided {number}", "guided", architecture(0.05 * number), 9.0, (first, first, last), rungs=(1, 3)
@@ -190,18 +190,18 @@ def test_scores_of_the_encoder_alone_are_not_the_networks(
     assert pareto(summary)
 
 
-def test_a_reader_is_told_of_disturbed_measurements(full: RunFolder) -> None:
+def test_disturbed_measurements_are_noted(full: RunFolder) -> None:
     assert any("1 of 8" in note for note in summarize(full).notes)
 
 
-def test_another_budget_judges_the_same_measurements_anew(full: RunFolder) -> None:
+def test_a_changed_budget_judges_the_same_measurements_anew(full: RunFolder) -> None:
     full.write_study(replace(full.study(), budget="9.05ms"))
     summary = summarize(full)
     assert [each.name for each in summary.trials if each.timing.within_budget] == ["random 1"]
     assert any("now asks for 9.05ms" in note for note in summary.notes)
 
 
-def test_the_statistic_is_the_budgets(full: RunFolder) -> None:
+def test_latencies_are_shown_in_the_statistic_of_the_budget(full: RunFolder) -> None:
     full.write_study(replace(full.study(), budget="10ms p90"))
     timing = summarize(full).trials[1].timing
     assert timing.milliseconds == pytest.approx(9.9)
@@ -209,9 +209,7 @@ def test_the_statistic_is_the_budgets(full: RunFolder) -> None:
     assert timing.within_budget
 
 
-def test_a_pruned_winner_is_named_after_what_it_was_cut_from(
-    made: Any, architecture: Callable[[float], Architecture]
-) -> None:
+def test_a_pruned_winner_is_named_after_its_original(made: Any, architecture: Callable[[float], Architecture]) -> None:
     from space import groups
 
     whole = architecture(0.3)
@@ -223,10 +221,10 @@ def test_a_pruned_winner_is_named_after_what_it_was_cut_from(
     assert summary.winner.name == "guided 1, pruned"
     assert summary.winner.pruned
     assert "Pruned" in summary.winner.description
-    assert [row.place for row in summary.leaderboard] == ["winner"]  # what it was cut from is over the budget
+    assert [row.place for row in summary.leaderboard] == ["winner"]  # its original is over the budget
 
 
-def test_a_pruned_candidate_that_wins_is_shown_beside_what_it_was_cut_from(
+def test_a_pruned_candidate_that_wins_is_shown_beside_its_original(
     made: Any, architecture: Callable[[float], Architecture]
 ) -> None:
     from space import groups

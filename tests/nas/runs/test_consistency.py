@@ -1,4 +1,4 @@
-"""Files of a run that can be read each and contradict each other: a search that goes on says so in a line."""
+"""Readable files of a run that contradict each other: a resumed search reports it in one line."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CONTRADICTIONS: Mapping[str, tuple[Callable[[RunFolder], None], str]] = {
 
 
 @pytest.mark.parametrize("contradiction", CONTRADICTIONS)
-def test_a_search_that_goes_on_says_which_file_contradicts_which(contradiction: str, nas: Nas, tmp_path: Path) -> None:
+def test_a_resumed_search_names_the_file_that_contradicts_another(contradiction: str, nas: Nas, tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", replace(built_in_study("10ms"), target="null@cpu:1"))
     run.write_trial(TRIAL)
     contradict, words = CONTRADICTIONS[contradiction]

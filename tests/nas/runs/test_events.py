@@ -1,4 +1,4 @@
-"""Event files: what TensorBoard reads of a training, which loses nothing without them."""
+"""Event files, which TensorBoard reads; a training goes on without them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def events_of(file: Path) -> list[Event]:
     return found
 
 
-def test_an_epoch_is_written_at_once_and_later_ones_of_earlier_files_are_forgotten(tmp_path: Path) -> None:
+def test_an_epoch_is_written_at_once_and_hides_later_epochs_of_earlier_files(tmp_path: Path) -> None:
     with event_files(tmp_path, 2) as tell:
         assert not (tmp_path / EVENTS).exists(), "it waits for an epoch"
         tell(REPORT, 0.01)
@@ -53,7 +53,7 @@ def test_epochs_of_several_trainings_are_counted_together(
     assert scalars(tmp_path / EVENTS)["loss"] == [(1, 1.5), (2, 1.25), (3, 1.0)]
 
 
-def test_a_training_goes_on_where_none_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_goes_on_without_writable_event_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / EVENTS).write_text("no folder")
     with event_files(tmp_path, 0) as tell:
         tell(REPORT, 0.01)

@@ -1,4 +1,4 @@
-"""A run's folder: its name, and what it says about files that are damaged or from earlier versions."""
+"""A run's folder: its name, its paths, and files that are damaged or from earlier versions."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_damaged_trial_is_named(damage: bytes, read: Callable[[RunFolder], obj
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00", b"history:\n- {epoch: 2}", b"history: []"])
-def test_damaged_epochs_are_none(damage: bytes, run: RunFolder) -> None:
+def test_damaged_epochs_are_dropped(damage: bytes, run: RunFolder) -> None:
     folder = run.phase_path(TRIAL, "search")
     folder.mkdir(parents=True)
     (folder / "progress.yaml").write_bytes(damage)
@@ -96,7 +96,7 @@ def test_damaged_epochs_are_none(damage: bytes, run: RunFolder) -> None:
     assert not run.is_done(TRIAL, "search")
 
 
-def test_what_was_asked_is_withdrawn_only_while_nothing_was_found_out(run: RunFolder, tmp_path: Path) -> None:
+def test_a_study_can_be_withdrawn_only_before_the_first_trial(run: RunFolder, tmp_path: Path) -> None:
     run.write_trial(TRIAL)
     run.withdraw()
     assert run.study() == built_in_study("10ms").begun()
@@ -109,9 +109,7 @@ def test_what_was_asked_is_withdrawn_only_while_nothing_was_found_out(run: RunFo
     assert list(run.root.iterdir()) == []
 
 
-def test_weights_that_no_network_can_start_from_are_refused_before_anything_is_kept(
-    run: RunFolder, tmp_path: Path
-) -> None:
+def test_unusable_initial_weights_are_refused_before_the_run_keeps_them(run: RunFolder, tmp_path: Path) -> None:
     init = tmp_path / "init.pth"
     torch.save({"nobody.weight": torch.zeros(1)}, init)
     before = list(run.root.iterdir())

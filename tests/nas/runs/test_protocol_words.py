@@ -1,4 +1,4 @@
-"""What a certificate says of how its latency was taken."""
+"""The description of the timing protocol in a certificate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LATENCY = Latency(
 )  # fmt: skip
 
 
-def test_what_ratios_were_multiplied_by_is_said(tmp_path: Path) -> None:
+def test_the_certificate_names_the_factor_of_its_ratios(tmp_path: Path) -> None:
     labelling = Labelling(classes=("a", "b"), palette=((0, 0, 0),) * 2, size=(64, 96), data="folder")
     check = FileCheck(images=1, max_abs_difference=0.0, tolerance=1.0, same_labels=1.0)
     for name in (ARCHITECTURE, WEIGHTS, MODEL):

@@ -1,4 +1,4 @@
-"""A run whose study was changed by hand goes on only where its candidates still compare."""
+"""The terms of a run: with a study changed by hand it goes on only if its candidates can still be compared."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ STUDY = Study(
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A run that has begun: one candidate is timed."""
+    """A run that has begun, with one timed candidate."""
     found = RunFolder.create(tmp_path / "run", STUDY)
     assert not keep_terms(found, STUDY)
     found.write_trial(CANDIDATE)
@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def refusal(run: RunFolder, study: Study) -> str:
-    """Why a run does not go on with a study; empty where it does."""
+    """The reason why a run does not go on with a study; empty if it does."""
     try:
         require_terms(run, study)
     except UserError as error:
@@ -80,7 +80,9 @@ def with_recipe(**changed: Any) -> Study:
         (replace(STUDY, precisions=("fp32", "int8")), r"precisions: expected \(\), got \('fp32', 'int8'\)\. "),
     ],
 )
-def test_what_would_not_compare_is_refused_and_named(run: RunFolder, changed: Study, words: str) -> None:
+def test_changes_of_a_study_that_prevent_comparison_are_refused_and_named(
+    run: RunFolder, changed: Study, words: str
+) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match=rf"study\.yaml: {words}.*begin a new search"):
             require_terms(run, changed)
@@ -88,7 +90,7 @@ def test_what_would_not_compare_is_refused_and_named(run: RunFolder, changed: St
     require_terms(run, STUDY)
 
 
-def test_an_encoder_stage_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_removed_encoder_stage_is_named(tmp_path: Path) -> None:
     run, staged = RunFolder.create(tmp_path / "run", STUDY), with_recipe(encoder=STAGE)
     keep_terms(run, staged)
     run.write_trial(CANDIDATE)
@@ -96,7 +98,7 @@ def test_an_encoder_stage_that_is_gone_is_named(tmp_path: Path) -> None:
         require_terms(run, STUDY)
 
 
-def test_what_compares_may_be_others(run: RunFolder) -> None:
+def test_changes_of_a_study_that_allow_comparison_are_accepted(run: RunFolder) -> None:
     for changed in (
         replace(STUDY, budget="9ms"),
         replace(STUDY, patience_seconds=60.0),
@@ -109,7 +111,7 @@ def test_what_compares_may_be_others(run: RunFolder) -> None:
         assert refusal(run, changed) == ""
 
 
-def test_before_the_first_candidate_a_run_can_be_asked_otherwise(tmp_path: Path) -> None:
+def test_a_study_can_be_changed_before_the_first_candidate(tmp_path: Path) -> None:
     run, other = RunFolder.create(tmp_path / "run", STUDY), with_recipe(learning_rate=0.1)
     keep_terms(run, STUDY)
     require_terms(run, other)
@@ -120,7 +122,7 @@ def test_before_the_first_candidate_a_run_can_be_asked_otherwise(tmp_path: Path)
         require_terms(run, STUDY)
 
 
-def test_a_run_of_an_earlier_version_keeps_them_from_now_on(run: RunFolder) -> None:
+def test_a_run_of_an_earlier_version_keeps_its_terms_from_now_on(run: RunFolder) -> None:
     (run.root / TERMS).unlink()
     with pytest.raises(UserError, match="target"):
         require_terms(run, replace(STUDY, target="torch@cpu:2"))
@@ -130,7 +132,7 @@ def test_a_run_of_an_earlier_version_keeps_them_from_now_on(run: RunFolder) -> N
         require_terms(run, with_recipe(learning_rate=0.1))
 
 
-def test_with_several_precisions_each_candidate_has_its_own(run: RunFolder) -> None:
+def test_candidates_of_a_run_in_several_precisions_have_targets_of_their_own(run: RunFolder) -> None:
     asked = replace(STUDY, precisions=("fp32", "bf16"))
     (run.root / TERMS).unlink()
     run.write_trial(replace(CANDIDATE, latency=replace(LATENCY, target="torch:bf16@cpu:1")))
@@ -140,7 +142,7 @@ def test_with_several_precisions_each_candidate_has_its_own(run: RunFolder) -> N
 
 
 @pytest.mark.parametrize(("kept", "epochs"), [(Variant(), 20), (Variant(epochs=30), 30)])
-def test_networks_are_finished_for_as_long_as_those_that_are(run: RunFolder, kept: Variant, epochs: int) -> None:
+def test_networks_are_finished_for_as_many_epochs_as_finished_ones(run: RunFolder, kept: Variant, epochs: int) -> None:
     write_finish_recipe(run, FinishRecipe(tried=(Tried(recipe=kept),), chosen=0))
     scores = Scores(miou=0.5, class_iou=(0.5,), pixel_accuracy=0.5)
     last = Epoch(epoch=1, epochs=epochs, loss=1.0, seconds=1.0, scores=scores)
@@ -155,7 +157,7 @@ def test_networks_are_finished_for_as_long_as_those_that_are(run: RunFolder, kep
         require_terms(run, other)
 
 
-def test_a_damaged_file_is_named(run: RunFolder) -> None:
+def test_a_damaged_file_of_terms_is_named(run: RunFolder) -> None:
     (run.root / TERMS).write_text("recipe: [48", "utf-8")
     with pytest.raises(
         UserError, match=rf"{run.root / TERMS}.*; if it was damaged, bring back the file that was there"

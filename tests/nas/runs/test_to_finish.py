@@ -1,4 +1,4 @@
-"""How much of what comes after a run's candidates is still to be trained."""
+"""The trainings still to come after a run's candidates: finalists, pruned networks, company and recipes."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def train(folder: Path, done: int, epochs: int) -> None:
     write_text(folder / PROGRESS, strict.dump(Progress(history=history)))
 
 
-def test_all_is_left_of_a_run_that_begins(run: RunFolder) -> None:
+def test_all_trainings_are_left_in_a_new_run(run: RunFolder) -> None:
     assert left(run) == ToFinish(
         finalists=(12,) * 4, pruned=(12, 12), company=dict.fromkeys(STUDY.search.company, 16), tries=(3, 2)
     )
     assert left(run).epochs == 4 * 12 + 2 * 12 + 3 * 16 + 5
 
 
-def test_what_is_done_is_not_left(run: RunFolder, trial: Callable[..., Trial]) -> None:
+def test_finished_trainings_are_not_left(run: RunFolder, trial: Callable[..., Trial]) -> None:
     narrow, wide = (scale_width(space.load("ndnet29-fcn32"), factor) for factor in (0.1, 0.2))
     train(run.phase_path(trial("narrow", "random", narrow, 4.0), "finish"), 12, 12)  # inside both budgets
     train(run.phase_path(trial("wide", "random", wide, 9.0), "finish"), 5, 12)

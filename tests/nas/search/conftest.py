@@ -39,19 +39,19 @@ class Arithmetic:
 
 @pytest.fixture(scope="session")
 def arithmetic() -> Measures:
-    """What times by multiply-adds alone."""
+    """A device on which latencies depend on multiply-adds alone."""
     return Arithmetic()
 
 
 @pytest.fixture(scope="session")
 def search_of() -> Callable[[RunFolder], Search]:
-    """The search that a run's folder asks for, on data of eleven classes that are not there."""
+    """The search of a run's folder, on data of eleven classes without any files."""
     return _search_of
 
 
 @pytest.fixture
 def asked(tmp_path: Path, search_of: Callable[[RunFolder], Search]) -> Search:
-    """A search for 10 ms on two small scenes, of which nothing is begun."""
+    """A search for 10 ms on two small scenes that has not begun."""
     study = Study(
         data=DataSpec(size=(32, 48), train_images=2, validation_images=2),
         budget="10ms",
@@ -78,7 +78,7 @@ def _search_of(run: RunFolder) -> Search:
 
 
 class Rigid(Solver):
-    """A solver that leaves networks as wide as they are, and a device on which all of them take as long."""
+    """A solver that changes no width, with one latency for all networks."""
 
     def __init__(self, search: Search, latency: Latency) -> None:
         super().__init__(search, Arithmetic(), None)
@@ -98,7 +98,7 @@ class Rigid(Solver):
 
 @pytest.fixture(scope="session")
 def rigid() -> Callable[[Search, Latency], Solver]:
-    """What solves no width."""
+    """Makes solvers that change no width."""
     return Rigid
 
 

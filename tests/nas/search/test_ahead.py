@@ -1,4 +1,4 @@
-"""The next jobs are found while others are under way; what finds them is used by one thread, in its order."""
+"""Finding the next jobs while others are under way, in one thread and in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nas.search.train.ahead import Ahead
 from nas.search.train.executor import Jobs
 from space.errors import BudgetError
 
-SECONDS = 30.0  # after which something hangs
+SECONDS = 30.0  # a longer wait means that a thread hangs
 
 
 class Finder:
-    """Gives so many jobs, each when it is let, and notes who asks it what."""
+    """Gives so many jobs, each once a test permits it, and records the asking threads and the ends of jobs."""
 
     def __init__(self, count: int, ahead: int = 9) -> None:
         self._left = list(range(count))
-        self._ahead = ahead  # how many may be given whose end is not known
+        self._ahead = ahead  # the largest number of jobs under way
         self._open = 0
         self.may_find = threading.Semaphore(0)
         self.found = threading.Semaphore(0)
@@ -57,7 +57,7 @@ def patiently(holds: Callable[[], bool]) -> None:
     raise AssertionError("it does not become so")
 
 
-def test_the_next_job_is_found_while_one_is_under_way() -> None:
+def test_the_next_job_is_found_while_another_one_is_under_way() -> None:
     finder = Finder(2)
     with Ahead(finder.jobs(), 1, lambda: None) as jobs:
         finder.may_find.release()
@@ -77,7 +77,7 @@ def test_the_next_job_is_found_while_one_is_under_way() -> None:
     assert threading.get_ident() not in finder.threads
 
 
-def test_no_more_are_found_than_asked_for() -> None:
+def test_no_more_jobs_are_found_ahead_than_requested() -> None:
     finder = Finder(5)
     finder.may_find.release(9)
     with Ahead(finder.jobs(), 2, lambda: None) as jobs:
@@ -88,7 +88,7 @@ def test_no_more_are_found_than_asked_for() -> None:
         assert finder.found.acquire(timeout=SECONDS)
 
 
-def test_what_depends_on_an_end_is_found_when_that_is_told() -> None:
+def test_a_job_that_depends_on_the_end_of_another_is_found_after_that_end() -> None:
     finder = Finder(2, ahead=1)
     finder.may_find.release(9)
     with Ahead(finder.jobs(), 4, lambda: None) as jobs:
@@ -100,7 +100,7 @@ def test_what_depends_on_an_end_is_found_when_that_is_told() -> None:
         assert jobs.next() == 1  # type: ignore[comparison-overlap]
 
 
-def test_what_depends_on_an_epoch_is_found_when_that_is_told() -> None:
+def test_a_job_that_depends_on_an_epoch_is_found_after_that_epoch() -> None:
     left: list[Any] = [0, 1]
     known = threading.Event()
     found = Jobs(
@@ -118,7 +118,7 @@ def test_what_depends_on_an_epoch_is_found_when_that_is_told() -> None:
         patiently(lambda: not jobs.waits())
 
 
-def test_an_epoch_that_is_told_while_somebody_asks_whether_to_wait_is_not_missed() -> None:
+def test_an_epoch_reported_during_the_question_whether_to_wait_is_not_missed() -> None:
     left: list[Any] = [0, 1]
     asks, known = threading.Event(), threading.Event()
 
@@ -140,7 +140,7 @@ def test_an_epoch_that_is_told_while_somebody_asks_whether_to_wait_is_not_missed
         patiently(lambda: not jobs.waits())
 
 
-def test_something_is_entered_while_nothing_is_under_way_and_the_next_job_is_waited_for() -> None:
+def test_the_idle_context_surrounds_the_wait_for_a_job_while_no_training_is_under_way() -> None:
     finder, entered = Finder(2), []
 
     @contextlib.contextmanager
@@ -164,7 +164,7 @@ def test_something_is_entered_while_nothing_is_under_way_and_the_next_job_is_wai
 
 
 @pytest.mark.parametrize("where", ["next", "end", "waits"])
-def test_what_breaks_there_is_raised_here(where: str) -> None:
+def test_an_error_of_the_finding_thread_is_raised_by_the_caller(where: str) -> None:
     def breaks(*_: object) -> Any:
         raise BudgetError("too small")
 
@@ -182,7 +182,7 @@ def test_what_breaks_there_is_raised_here(where: str) -> None:
         one_job()
 
 
-def test_what_broke_is_told_at_the_next_epoch_of_a_long_training() -> None:
+def test_an_error_is_raised_at_the_next_epoch_of_a_long_training() -> None:
     answers = iter((False,))
 
     def waits() -> bool:
@@ -201,7 +201,7 @@ def test_what_broke_is_told_at_the_next_epoch_of_a_long_training() -> None:
         long_training()
 
 
-def test_what_is_measured_is_ended_when_all_is_broken_off() -> None:
+def test_a_measurement_is_halted_by_an_interruption() -> None:
     halted, began = threading.Event(), threading.Event()
 
     def measures() -> None:

@@ -1,4 +1,4 @@
-"""A run for one budget that is asked for another one: what it trained before guides it."""
+"""A run whose budget was changed: its earlier trainings guide the new proposals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def proposed(
     arithmetic: Measures,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[RunFolder, str], Trial | None]:
-    """What a run proposes first that is asked for another budget."""
+    """The first proposal of a run for a changed budget."""
 
     def propose(run: RunFolder, budget: str) -> Trial | None:
         run.write_study(STUDY.asking([budget]))
@@ -89,7 +89,7 @@ def proposed(
 
 @pytest.mark.parametrize("best", ACTIVATIONS)
 @pytest.mark.parametrize("budget", ["3ms", "12ms"])
-def test_the_best_of_another_budget_is_tried_at_the_width_that_fills_this_one(
+def test_the_best_candidate_of_an_earlier_budget_is_proposed_at_the_width_for_the_new_one(
     budget: str, best: str, trained: Callable[..., RunFolder], proposed: Callable[[RunFolder, str], Trial | None]
 ) -> None:
     run = trained(best)
@@ -101,10 +101,10 @@ def test_the_best_of_another_budget_is_tried_at_the_width_that_fills_this_one(
     assert found.is_for(Budget.parse(budget))
 
 
-def test_what_was_over_one_budget_is_not_trained_for_a_larger_one(
+def test_a_candidate_over_an_earlier_budget_is_not_trained_for_a_larger_one(
     trained: Callable[..., RunFolder], proposed: Callable[[RunFolder, str], Trial | None]
 ) -> None:
-    """Another width of it fills that."""
+    """Another width of the candidate fills the larger budget."""
     run = trained("relu", milliseconds=7.0)
     found = proposed(run, "12ms")
     assert found is not None

@@ -1,4 +1,4 @@
-"""What `nas search` says to questions that it cannot answer: one line, exit code 2, nothing begun."""
+"""Impossible requests to `nas search`: one line, exit code 2, and no run begun."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Nas = Callable[..., Any]
 
 
 @pytest.mark.parametrize("budget", ["0ms", "-3ms", "10 parsecs", "nan", "10", "", "1e999ms"])
-def test_budgets_that_are_none(budget: str, nas: Nas, tmp_path: Path) -> None:
+def test_texts_that_are_no_budget_are_refused(budget: str, nas: Nas, tmp_path: Path) -> None:
     said = nas("search", "--budget", budget, "--out", str(tmp_path / "run")).refusal()
     assert "10ms" in said
     assert "100fps" in said
     assert not (tmp_path / "run").exists()
 
 
-def test_where_no_run_can_be_made_the_message_asks_for_another_folder(
+def test_an_impossible_folder_for_runs_is_refused_with_advice(
     nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -45,12 +45,12 @@ def test_where_no_run_can_be_made_the_message_asks_for_another_folder(
 
 
 @pytest.mark.parametrize("minutes", ["-5", "an hour", "nan", "1e9", ""])
-def test_minutes_that_are_none(minutes: str, nas: Nas) -> None:
+def test_impossible_minutes_are_refused(minutes: str, nas: Nas) -> None:
     said = nas("search", "--budget", "10ms", f"--minutes={minutes}").refusal()
     assert "--minutes: expected a number of minutes such as 45 or 2.5" in said
 
 
-def test_a_run_that_goes_on_may_have_another_time(tmp_path: Path) -> None:
+def test_a_resumed_run_can_have_other_minutes(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     RunFolder.create(tmp_path / "run", load_study(tmp_path / "study.yaml"))
     parser = argparse.ArgumentParser()
@@ -59,7 +59,7 @@ def test_a_run_that_goes_on_may_have_another_time(tmp_path: Path) -> None:
     assert study.search.minutes == 2.5
 
 
-def test_only_another_question_has_the_time_anew_and_one_that_is_refused_leaves_all_as_it_was(tmp_path: Path) -> None:
+def test_only_a_changed_question_restarts_the_time_and_a_refused_one_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     run = RunFolder.create(tmp_path / "run", load_study(tmp_path / "study.yaml").asking(["10ms", "20ms"]))
     give_up(run, Budget.parse("10ms"), "nothing is inside", searched=True)
@@ -69,7 +69,7 @@ def test_only_another_question_has_the_time_anew_and_one_that_is_refused_leaves_
     add_arguments(parser)
 
     def asked(*words: str) -> bool:
-        """Whether it has the time anew."""
+        """Whether the run has its whole time again."""
         options = parser.parse_args(["--resume", str(run.root), *words])
         assert _ask(run, _resumed(options)[1], options.budgets) == before
         anew = spent_of(run) == Spent()
@@ -89,7 +89,7 @@ def test_only_another_question_has_the_time_anew_and_one_that_is_refused_leaves_
     assert not (run.root / SPENT).exists()
 
 
-def test_no_question_at_all(nas: Nas) -> None:
+def test_a_search_without_a_budget_is_refused(nas: Nas) -> None:
     assert "nas search --budget 10ms" in nas("search").refusal()
 
 
@@ -118,7 +118,7 @@ def test_no_question_at_all(nas: Nas) -> None:
         ("search: {finish_recipes: [{ema_decay: 0.9}], finish_epochs: 0}", "expected finish_epochs above 0"),
     ],
 )
-def test_studies_that_do_not_fit(wrong: str, expected: str, nas: Nas, tmp_path: Path) -> None:
+def test_faulty_studies_are_refused(wrong: str, expected: str, nas: Nas, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(STUDY + wrong)
     said = nas("search", str(file), "--out", str(tmp_path / "run")).refusal()
@@ -136,9 +136,7 @@ def test_studies_that_do_not_fit(wrong: str, expected: str, nas: Nas, tmp_path: 
         ("target: torch@cuda:0\nprecisions: [fp32, fp16]", "precisions: expected a target on a CPU"),
     ],
 )
-def test_a_target_that_is_not_here_is_told_before_data_are_looked_at(
-    wrong: str, expected: str, nas: Nas, tmp_path: Path
-) -> None:
+def test_a_missing_target_is_refused_before_data_are_read(wrong: str, expected: str, nas: Nas, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(STUDY + wrong)
     answer = nas("search", file, "--out", tmp_path / "run")
@@ -158,7 +156,7 @@ def test_a_target_that_is_not_here_is_told_before_data_are_looked_at(
         ("nosuch-host.invalid:6379", "no Ray answers at nosuch-host.invalid:6379"),
     ],
 )
-def test_an_address_that_is_no_cluster_is_told_before_anything_is_made(
+def test_an_address_without_a_cluster_is_refused_before_a_run_is_made(
     address: str, said: str, nas: Nas, tmp_path: Path
 ) -> None:
     done = nas("search", "--budget", "10ms", "--out", str(tmp_path / "run"), "--address", address)
@@ -166,7 +164,7 @@ def test_an_address_that_is_no_cluster_is_told_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_was_refused_can_be_asked_again_corrected(nas: Nas, tmp_path: Path) -> None:
+def test_a_refused_search_can_be_repeated_after_correction(nas: Nas, tmp_path: Path) -> None:
     out, file = tmp_path / "runs" / "night", tmp_path / "study.yaml"
     assert "onnxruntime" in nas("search", "--budget", "10ms", "--target", "onxruntime@cpu", "--out", out).refusal()
     assert not out.exists()
@@ -197,7 +195,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
         ("classes.txt", "expected a folder for a run, got"),
     ],
 )
-def test_somebodys_files_where_a_run_would_have_its_own_are_left_alone(
+def test_files_of_the_user_with_the_names_of_run_files_are_left_alone(
     name: str, expected: str, nas: Nas, tmp_path: Path
 ) -> None:
     out, file = tmp_path / "project", tmp_path / "study.yaml"
@@ -210,7 +208,7 @@ def test_somebodys_files_where_a_run_would_have_its_own_are_left_alone(
     assert files_of(out) == before
 
 
-def test_a_refused_run_takes_back_its_own_files_alone(nas: Nas, tmp_path: Path) -> None:
+def test_a_refused_run_removes_only_its_own_files(nas: Nas, tmp_path: Path) -> None:
     out, file = tmp_path / "project", tmp_path / "study.yaml"
     file.write_text(STUDY)
     out.mkdir()
@@ -221,14 +219,14 @@ def test_a_refused_run_takes_back_its_own_files_alone(nas: Nas, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_budget_that_was_refused_is_not_asked_again(nas: Nas, tmp_path: Path) -> None:
+def test_a_refused_budget_does_not_stay_in_the_study(nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY + "target: null@cpu:1")
     run = RunFolder.create(tmp_path / "run", load_study(tmp_path / "study.yaml"))
     assert "the narrowest" in nas("search", "--resume", run.root, "--budget", "0.001ms").refusal()
     assert run.study().budget == "10ms"
 
 
-def test_a_study_of_ones_own_is_no_run(nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_a_users_study_is_no_run(nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text(STUDY)
     said = nas("search", "study.yaml", "--out", ".").refusal()
@@ -237,7 +235,7 @@ def test_a_study_of_ones_own_is_no_run(nas: Nas, tmp_path: Path, monkeypatch: py
         assert "got . with a study but no search; begin one with: nas search study.yaml" in nas(*words).refusal()
     assert files_of(tmp_path) == {"study.yaml": STUDY.encode()}
     run = RunFolder.create(tmp_path / "run", load_study("study.yaml"))
-    run.study_path.unlink()  # as a search is killed that begins
+    run.study_path.unlink()  # as if the search was killed at its beginning
     RunFolder.create(run.root, load_study("study.yaml"))
     assert (
         "holds a run already; go on with nas search --resume run"
@@ -253,7 +251,7 @@ def test_a_study_of_ones_own_is_no_run(nas: Nas, tmp_path: Path, monkeypatch: py
         (("10ms", "20"), "cannot read '20' as a budget"),
     ],
 )
-def test_several_budgets_that_do_not_go_together(
+def test_budgets_that_do_not_go_together_are_refused(
     budgets: tuple[str, ...], expected: str, nas: Nas, tmp_path: Path
 ) -> None:
     given = [word for budget in budgets for word in ("--budget", budget)]
@@ -272,12 +270,12 @@ def test_several_budgets_that_do_not_go_together(
         ),
     ],
 )
-def test_studies_that_do_not_say_which_budgets(budget: str, expected: str, nas: Nas, tmp_path: Path) -> None:
+def test_studies_without_clear_budgets_are_refused(budget: str, expected: str, nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY.replace("budget: 10ms", budget))
     assert expected in nas("search", tmp_path / "study.yaml", "--out", tmp_path / "run").refusal()
 
 
-def test_several_budgets_have_no_frontier_below_them(
+def test_a_frontier_below_several_budgets_is_refused(
     nas: Nas, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ("--frontier", "--budget", "10ms", "--budget", "20ms")
@@ -295,7 +293,7 @@ def test_several_budgets_have_no_frontier_below_them(
     assert "this run has several budgets already, and keeps 10ms, 20ms" in capsys.readouterr().out
 
 
-def test_more_budgets_are_asked_for_beside_those_of_a_run_for_several(tmp_path: Path) -> None:
+def test_further_budgets_join_those_of_a_run_for_several_budgets(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     one = load_study(tmp_path / "study.yaml")
     assert one.asking_also(["8ms"]).budget == "8ms", "another one, where there is one"
@@ -305,7 +303,7 @@ def test_more_budgets_are_asked_for_beside_those_of_a_run_for_several(tmp_path: 
     assert two.asking(["8ms"]).budgets == ()
 
 
-def test_all_names_every_published_network(nas: Nas, tmp_path: Path) -> None:
+def test_the_word_all_means_every_published_network(nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY + "search: {seeds: [all]}\n")
     study = load_study(tmp_path / "study.yaml")
     assert study.search.seeds == published()
@@ -319,21 +317,21 @@ def test_all_names_every_published_network(nas: Nas, tmp_path: Path) -> None:
     assert "no published network is called 'refnet'" in nas("search", *words, "refnet").refusal()
 
 
-def test_a_budget_without_a_unit_is_told_from_text(nas: Nas, tmp_path: Path) -> None:
+def test_a_budget_without_a_unit_in_a_study_is_refused_as_a_number(nas: Nas, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY.replace("budget: 10ms", "budget: 10"))
     said = nas("search", tmp_path / "study.yaml").refusal()
     assert ": budget: expected text, got 10, which YAML reads as a number; write '10' for text" in said
 
 
-def test_a_study_that_is_not_there(nas: Nas, tmp_path: Path) -> None:
+def test_a_missing_study_is_refused(nas: Nas, tmp_path: Path) -> None:
     assert "missing.yaml" in nas("search", str(tmp_path / "missing.yaml")).refusal()
 
 
-def test_a_run_that_is_not_there(nas: Nas, tmp_path: Path) -> None:
+def test_a_missing_run_is_refused(nas: Nas, tmp_path: Path) -> None:
     assert "study.yaml" in nas("search", "--resume", str(tmp_path / "nothing")).refusal()
 
 
-def test_a_run_is_not_asked_something_else(nas: Nas, tmp_path: Path) -> None:
+def test_a_resumed_run_refuses_another_target(nas: Nas, tmp_path: Path) -> None:
     assert "leave out target" in nas("search", "--resume", str(tmp_path), "--target", "torch@cpu").refusal()
 
 
@@ -344,7 +342,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(nas: Nas, tmp_path: Path) 
     assert f"--resume {tmp_path}" in said
 
 
-def test_a_truncated_picture_is_named_before_anything_is_timed(nas: Nas, tmp_path: Path) -> None:
+def test_a_truncated_picture_is_named_before_any_timing(nas: Nas, tmp_path: Path) -> None:
     scenes = load(DataSpec(size=(48, 64), train_images=4, validation_images=1))
     for split, pairs in (("train", scenes.train), ("val", scenes.validation)):
         for kind, files in (("images", pairs.images), ("labels", pairs.labels)):

@@ -1,4 +1,4 @@
-"""What a sampler compares, on a device that is known by its latency table alone."""
+"""The candidates that a sampler compares, on a device that is known by its latency table alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPACE = Space(ranges={**searched(), "stages": (2,), "stage.depth": (1, 4)}, size
 
 @pytest.fixture
 def table() -> LatencyTable:
-    """A millisecond for every two million multiply-adds and for every twenty layers."""
+    """A latency table of one millisecond for every two million multiply-adds and for every twenty layers."""
     return LatencyTable(
         target="torch@cpu:1", height=64, width=96, milliseconds={}, networks=10, seconds=2.0, error=0.05,
         unit_milliseconds={"multiply_adds": 5e-7, "count": 0.05}, environment={},
@@ -51,7 +51,7 @@ def test_the_estimated_width_nearly_fills_the_budget(table: LatencyTable) -> Non
         assert 24 < milliseconds < 36, "three estimates tell all widths"
 
 
-def test_what_is_hardly_inside_at_its_narrowest_is_not_compared(table: LatencyTable) -> None:
+def test_networks_that_hardly_fit_at_their_narrowest_are_not_compared(table: LatencyTable) -> None:
     """Layers cost most here, so that deep networks fill or exceed the budget at every width."""
     filling = filling_of(Budget.parse("9ms"), CLASSES, table)
     assert filling is not None
@@ -75,7 +75,7 @@ def test_what_is_hardly_inside_at_its_narrowest_is_not_compared(table: LatencyTa
     assert free.facts(every[0]) == {}
 
 
-def test_what_is_hardly_inside_at_its_narrowest_is_not_drawn(
+def test_networks_that_hardly_fit_at_their_narrowest_are_not_drawn(
     table: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks drawn without a budget are drawn with one too, if there is room to widen them."""
@@ -88,8 +88,8 @@ def test_what_is_hardly_inside_at_its_narrowest_is_not_drawn(
     assert [each == other for each, other in zip(free, limited, strict=True)] == roomy
 
 
-def test_where_nothing_has_room_what_takes_least_is_drawn(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is worth a measurement: estimates may be wrong."""
+def test_the_fastest_network_is_drawn_if_none_fits(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates may be wrong, so the network is worth a measurement."""
     monkeypatch.setattr(candidates, "MOST_TRIES", 5)
     hopeless = filling_of(Budget.parse("0.01ms"), CLASSES, table)
     assert hopeless is not None
@@ -99,8 +99,8 @@ def test_where_nothing_has_room_what_takes_least_is_drawn(table: LatencyTable, m
     assert hopeless.at_narrowest(found) == min(takes) > 1
 
 
-def test_every_other_kind_of_the_two_best_is_compared() -> None:
-    """Every other block, stem, decoder and size of labels that is possible, with the other answers kept if possible."""
+def test_every_other_kind_of_the_two_best_points_is_compared() -> None:
+    """Every other possible block, stem, decoder and label size is compared, with the other answers kept if possible."""
     kinds = ("block", "stem.kind", "decoder", "label_stride")
     best = [draw(SPACE, random.Random(seed))[1] for seed in range(3)]
     found = SpaceQuestions(SPACE, (1.0,), None).around(best, random.Random(0))
@@ -122,7 +122,7 @@ def test_every_other_kind_of_the_two_best_is_compared() -> None:
 
 
 def options_on_the_way(point: Genotype) -> dict[str, Sequence[Choice]]:
-    """The options of each question, where the others are answered as in a point as far as possible."""
+    """The options of each question, with the other questions answered as in a point as far as possible."""
     offered: dict[str, Sequence[Choice]] = {}
 
     def ask(name: str, options: Sequence[Choice]) -> Choice:
@@ -134,7 +134,7 @@ def options_on_the_way(point: Genotype) -> dict[str, Sequence[Choice]]:
 
 
 def test_facts_are_those_of_the_network_that_fills_the_budget(table: LatencyTable) -> None:
-    """All layers are there at any width, so that what twice the budget allows more are multiply-adds alone."""
+    """Layers are the same at any width, so twice the budget allows only more multiply-adds."""
     small, large = (
         SpaceQuestions(SPACE, (1.0,), filling_of(Budget.parse(each), CLASSES, table)) for each in ("30ms", "60ms")
     )
@@ -145,7 +145,7 @@ def test_facts_are_those_of_the_network_that_fills_the_budget(table: LatencyTabl
         assert (more[DEPTH], more[STRIDE]) == (some[DEPTH], some[STRIDE])
 
 
-def test_logits_are_as_coarse_as_what_is_interpolated() -> None:
+def test_the_stride_of_logits_is_that_of_the_interpolated_map() -> None:
     plain = space.load("swiftnet-rn18")
     shuffled = replace(plain, head=replace(plain.head, shuffle=2))
     assert facts_of(plain, (64, 96), CLASSES)[STRIDE] == 2
@@ -153,8 +153,8 @@ def test_logits_are_as_coarse_as_what_is_interpolated() -> None:
 
 
 @pytest.mark.slow
-def test_a_sampler_knows_that_wide_ones_score_well(table: LatencyTable) -> None:
-    """Nothing but the width that fills the budget says which are good: among hundreds, wide ones are proposed."""
+def test_a_sampler_learns_that_wide_networks_score_well(table: LatencyTable) -> None:
+    """Scores depend on the filling width alone: among hundreds of candidates wide ones are proposed."""
     filling = filling_of(Budget.parse("6ms"), CLASSES, table)
     assert filling is not None
     sampler = sampler_of(SPACE, kind="surrogate", startup=12, seed=0, filling=filling)

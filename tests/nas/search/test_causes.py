@@ -1,4 +1,4 @@
-"""What is a verdict on a candidate, and what only says that the world around it was in the way."""
+"""Causes of failed trainings: verdicts on a candidate, troubles of its surroundings, and faults of the program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights.safetensors")
 
 
 def of_torch(call: object) -> Exception:
-    """What PyTorch raises."""
+    """The error that PyTorch raises in a function."""
     with pytest.raises(RuntimeError) as raised:
         call()  # type: ignore[operator]
     return raised.value
@@ -46,14 +46,14 @@ def test_a_cause_of_the_surroundings_is_no_verdict(error: Exception) -> None:
     assert str(error).splitlines()[-1] in cause.words
 
 
-def test_memory_that_others_hold_is_no_verdict_and_it_is_memory_that_helps() -> None:
+def test_memory_held_by_other_processes_is_no_verdict_and_the_advice_is_to_free_it() -> None:
     busy = BusyError("expected a network that fits into memory; end other processes that hold it")
     assert cause_of(busy).words == str(busy)
     assert "free memory" in cause_of(busy).advice
 
 
 @pytest.mark.parametrize("error", [AssertionError("ours"), KeyError("ours"), TypeError("ours"), AttributeError("ours")])
-def test_a_mistake_of_ours_is_neither_a_verdict_nor_a_full_disk(error: Exception) -> None:
+def test_a_fault_of_the_program_is_neither_a_verdict_nor_a_full_disk(error: Exception) -> None:
     cause = cause_of(error)
     assert cause.fault.startswith(type(error).__name__)
     assert "ours" in cause.fault
@@ -68,7 +68,7 @@ def test_a_cause_of_the_candidate_is_its_exception_s_last_line() -> None:
         assert cause_of(error).words.endswith(str(error).splitlines()[-1])
 
 
-def test_memory_is_the_candidate_s_where_it_alone_needs_more_than_there_is() -> None:
+def test_a_candidate_that_alone_needs_more_memory_than_exists_gets_the_verdict() -> None:
     giant = of_torch(lambda: torch.empty(2**50, dtype=torch.uint8))
     assert "allocate" in cause_of(giant).words
     assert not cause_of(giant).advice
@@ -77,7 +77,7 @@ def test_memory_is_the_candidate_s_where_it_alone_needs_more_than_there_is() -> 
     assert "free memory" in cause_of(small).advice
 
 
-def test_a_process_that_crashes_of_itself_is_a_verdict_and_one_that_was_killed_is_none() -> None:
+def test_a_crashed_process_is_a_verdict_and_a_killed_one_is_not() -> None:
     died = f"{ACTOR}\nThe actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
     crash = cause_of_death(died, "Fatal Python error: Segmentation fault\n\nThread 0x1", 4)
     assert crash.words == "its process crashed 4 times: Segmentation fault"

@@ -1,4 +1,4 @@
-"""The workers on a cluster follow from its nodes, and what a node lacks is reported before the first trial."""
+"""Workers on a cluster follow from its nodes, and requirements that a node lacks are reported before any trial."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from nas.search.search import Search, Workers, ahead_of
 from nas.study import SearchPlan, built_in_study
 from space.errors import UserError
 
-# Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times. That one keeps
-# what it knows in a folder of its own, as on another machine; a table is made there first, of invented ratios.
+# Invented resources on this machine: a head that trains nothing, two nodes with GPUs, one that times. The timing node
+# has a cache of its own, as on another machine; a latency table is made there first, of invented ratios.
 CLUSTER = """
 import functools, json, os, sys, threading
 from dataclasses import replace
@@ -167,7 +167,7 @@ cluster.shutdown()
 print(json.dumps(found))
 """
 
-# Two nodes that time, one after the other, each killed while it is asked; a third one never comes.
+# Two timing nodes, one after the other, each killed during a request; a third one never comes.
 LOST = """
 import functools, json, time
 import ray
@@ -213,7 +213,7 @@ print(json.dumps(found))
         ([{"CPU": 4}, {"CPU": 2}], 3, Workers(concurrent=3, threads=2, device="cpu")),
         ([{"CPU": 5}, {"CPU": 2}], 2, Workers(concurrent=2, threads=2, device="cpu")),  # 3 would leave the second idle
         ([{"CPU": 2}], 9, Workers(concurrent=2, threads=1, device="cpu")),
-        # The machine that searches has no GPU; the others' are what counts.
+        # The machine that searches has no GPU; the GPUs of other nodes count.
         ([{"CPU": 8}, {"CPU": 16, "GPU": 4}], 0, Workers(concurrent=4, threads=4, device="cuda")),
         ([{"CPU": 8, "GPU": 1}, {"CPU": 16, "GPU": 4}], 0, Workers(concurrent=5, threads=4, device="cuda")),
         ([{"CPU": 2, "GPU": 8}], 0, Workers(concurrent=2, threads=1, device="cuda")),
@@ -230,7 +230,7 @@ def test_device_trainings_and_threads_come_from_the_nodes(
 @pytest.mark.parametrize(
     ("cores", "expected"),
     [
-        # A quarter of 6, 16 and 36 whole trainings, at least two; the cores that are left make each training faster.
+        # A quarter of 6, 16 and 36 whole trainings, at least two; the remaining cores make each training faster.
         (1, ((1, 1), (1, 1), (1, 1))),
         (2, ((2, 1), (2, 1), (2, 1))),
         (4, ((2, 2), (4, 1), (4, 1))),
@@ -259,21 +259,21 @@ def test_each_budget_has_candidates_of_its_own() -> None:
     assert (most_at_once(study), most_at_once(several)) == (4, 6), "of 16, and of 24: seeds are scaled to each"
 
 
-def test_gpus_train_as_many_of_a_plan_as_they_can() -> None:
+def test_a_plan_does_not_limit_trainings_on_gpus() -> None:
     node: Resources = {"CPU": 64, "GPU": 8}
     assert workers_of([node], 0, most=2, threads=1) == workers_of([node], 0)
 
 
 @pytest.mark.parametrize(
     ("cores", "concurrent", "threads"),
-    [(16, 4, 4), (64, 4, 4), (8, 2, 4), (2, 1, 2)],  # the last has no four
+    [(16, 4, 4), (64, 4, 4), (8, 2, 4), (2, 1, 2)],  # the last node has fewer than four
 )
-def test_a_run_goes_on_with_the_threads_it_began_with(cores: int, concurrent: int, threads: int) -> None:
+def test_a_resumed_run_trains_with_its_first_number_of_threads(cores: int, concurrent: int, threads: int) -> None:
     found = workers_of([{"CPU": cores}], 0, most=4, threads=4)
     assert found == Workers(concurrent=concurrent, threads=threads, device="cpu")
 
 
-def test_a_run_keeps_its_threads(asked: Search) -> None:
+def test_a_run_records_its_number_of_threads(asked: Search) -> None:
     def order_of_a_new_run(**words: Any) -> Order | None:
         run = RunFolder.create(asked.run.root.parent / str(len(words)), asked.study)
         ahead_of(replace(asked, run=run, workers=Workers(concurrent=4, **words)))
@@ -286,7 +286,7 @@ def test_a_run_keeps_its_threads(asked: Search) -> None:
     assert kept == Order(ahead=5, threads=4)
 
 
-def test_trainings_share_gpus_where_they_are_asked_to() -> None:
+def test_trainings_share_gpus_on_request() -> None:
     node: Resources = {"CPU": 16, "GPU": 2}
     expected = Workers(concurrent=4, threads=4, device="cuda", per_gpu=2)
     assert workers_of([node], 0, 2) == expected
@@ -301,12 +301,12 @@ def test_trainings_share_gpus_where_they_are_asked_to() -> None:
 
 
 @pytest.mark.parametrize("nodes", [[], [{}], [{"CPU": 0}, {"timing": 1}], [{"CPU": 0, "GPU": 4}, {"CPU": 4}]])
-def test_what_no_node_can_meet_is_refused_instead_of_waited_for(nodes: list[Resources]) -> None:
+def test_a_demand_that_no_node_can_meet_is_refused(nodes: list[Resources]) -> None:
     with pytest.raises(UserError, match="expected a node that trains"):
         workers_of(nodes, 0)
 
 
-def test_a_node_tells_what_it_lacks(tmp_path: Path) -> None:
+def test_a_node_names_the_requirements_that_it_lacks(tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text("of this run")
     asked: dict[str, Any] = {
@@ -331,7 +331,7 @@ def test_a_node_tells_what_it_lacks(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a cluster of invented GPUs answers."""
+    """The answers of a cluster of invented GPUs."""
     folder = tmp_path_factory.mktemp("cluster")
     done = subprocess.run([sys.executable, "-c", CLUSTER, folder], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -340,7 +340,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_latency_table_is_the_one_that_the_timing_node_keeps(found: dict[str, Any]) -> None:
+def test_the_latency_table_is_that_of_the_timing_node(found: dict[str, Any]) -> None:
     assert found["made"]["networks"] == 20
     assert found["of the node"] == found["made"]
     assert found["of this machine"] is None
@@ -349,7 +349,7 @@ def test_a_latency_table_is_the_one_that_the_timing_node_keeps(found: dict[str, 
 
 
 @pytest.mark.slow
-def test_a_cluster_of_invented_gpus(found: dict[str, Any]) -> None:
+def test_a_cluster_of_gpus_gives_its_workers_and_names_missing_gpus_and_data(found: dict[str, Any]) -> None:
     workers = found["workers"]
     assert (workers["concurrent"], workers["threads"], workers["device"], workers["per_gpu"]) == (2, 2, "cuda", 1)
     assert found["ready"] is None
@@ -375,7 +375,7 @@ def test_trainings_share_invented_gpus_after_a_probe_on_one_of_them() -> None:
 
 
 @pytest.mark.slow
-def test_a_timing_node_that_dies_is_replaced_and_where_none_comes_it_is_said() -> None:
+def test_a_lost_timing_node_is_replaced_or_reported() -> None:
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     lost: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -401,8 +401,8 @@ def test_latencies_of_another_kind_of_device_are_refused(invented: Callable[[flo
     assert "\n" not in str(refused.value)
 
 
-def test_a_timing_node_that_is_gone_for_good_stays_so() -> None:
-    """Requests after the loss, when no other node came, get the same error again."""
+def test_requests_to_a_timing_node_lost_for_good_keep_failing() -> None:
+    """Requests after the loss get the same error again if no other node came."""
     timing = ClusterTiming((parse_target("null@cpu:1"),), (48, 64), 3)
     with pytest.raises(OSError, match="node that times is lost: no other one took its place; see `ray status`"):
         timing.measure_graph(b"")

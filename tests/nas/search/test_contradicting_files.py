@@ -1,6 +1,6 @@
-"""A run in whose files other values stand, each of which can be read: who works with them can, or says why not.
+"""Runs with changed but readable values in their files: a search, a report and a resumption work or refuse in words.
 
-Trainings and timings are pretended. The changes are seeded.
+Trainings and timings are simulated. The changes are seeded.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ STUDY = Study(
 )
 SEEN = Fingerprint(
     classes=CLASSES, train_images="0", train_labels="1", validation_images="2", validation_labels="3"
-)  # of data that are nowhere
+)  # of data that do not exist
 TABLE = LatencyTable(
     target="onnxruntime@cpu:1", height=SIZE[0], width=SIZE[1], milliseconds={"conv 3x3 multiply_adds": 1e-8},
     unit_milliseconds={"multiply_adds": 1e-8}, networks=100, seconds=1.0, error=0.1, environment={},
@@ -83,7 +83,7 @@ class Arithmetic:
 
 
 def train(run: RunFolder, trial: Trial, phase: Phase, until: int, epochs: int) -> None:
-    """Pretend to."""
+    """Record invented epochs of a training."""
     for number in range(len(run.progress(trial, phase).history) + 1, until + 1):
         miou = 0.05 * number + trial.multiply_adds % 97 / 1000
         scores = Scores(miou=miou, class_iou=(miou,) * 11, pixel_accuracy=miou)
@@ -92,7 +92,7 @@ def train(run: RunFolder, trial: Trial, phase: Phase, until: int, epochs: int) -
 
 
 def go_on(search: Search, meter: Arithmetic, most: int = 100) -> None:
-    """All of a search but what needs weights; `most` trainings of candidates."""
+    """All steps of a search that need no weights, with at most `most` trainings of candidates."""
     run, epochs = search.run, search.study.recipe.epochs
     require_consistent(run, search.study)
     _require_reachable(search, Narrowest(meter, search.quick, search.console.progress))
@@ -115,7 +115,7 @@ def go_on(search: Search, meter: Arithmetic, most: int = 100) -> None:
 
 
 def cut(search: Search, meter: Arithmetic) -> None:
-    """A published network that was pruned."""
+    """Record a pruned published network."""
     name = "ndnet29-fcn32"
     candidate = Candidate(
         name=f"{name}, pruned", origin="pruned", architecture=scale_width(space.load(name), 0.2), parent=name
@@ -130,7 +130,7 @@ def meter(invented: Callable[[float], Latency]) -> Arithmetic:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory, meter: Arithmetic, search_of: SearchOf) -> RunFolder:
-    """A run for three budgets, one of which was given up, that took another run over."""
+    """A run for three budgets that has given up one of them and has taken another run over."""
     folder = tmp_path_factory.mktemp("runs")
     first = RunFolder.create(folder / "first", STUDY)
     hold_to_data(first.root, SEEN, root=None, begun=False)
@@ -145,7 +145,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, meter: Arithmetic, search_of
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Everything in a value, with the way there."""
+    """Every value inside a value, with its path."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in inside:
         yield (*path, key), inner
@@ -153,7 +153,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
 
 
 def other(value: Any, rng: random.Random) -> Any:
-    """Another value of the same type, most often."""
+    """Another value, mostly of the same type."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
@@ -178,7 +178,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 def change(root: Path, rng: random.Random) -> str:
-    """Put another value into one of a run's files, or the whole of another one of its kind; what was done."""
+    """Change a value in one of a run's files, or replace the file by another of its kind; return a description."""
     files: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*.yaml")):
         files.setdefault(file.name, []).append(file)
@@ -189,7 +189,7 @@ def change(root: Path, rng: random.Random) -> str:
         file.write_bytes(one.read_bytes())
         return f"{file.relative_to(root)} is {one.relative_to(root)}"
     text = yaml.load(file.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    by_name: dict[str, list[tuple[tuple[Any, ...], Any]]] = {}  # so that what is there often is not all that changes
+    by_name: dict[str, list[tuple[tuple[Any, ...], Any]]] = {}  # so that frequent values do not dominate
     for path, value in places(text):
         by_name.setdefault(".".join(str(each) for each in path if not isinstance(each, int)), []).append((path, value))
     path, value = rng.choice(by_name[rng.choice(sorted(by_name))])
@@ -198,7 +198,7 @@ def change(root: Path, rng: random.Random) -> str:
     return f"{file.relative_to(root)}: {path}: {str(value)[:60]} is {str(new)[:60]}"
 
 
-def test_a_run_that_contradicts_itself_is_worked_with_or_refused_in_words(
+def test_a_run_with_contradicting_files_goes_on_or_is_refused_in_words(
     ended: RunFolder, meter: Arithmetic, search_of: SearchOf, tmp_path: Path
 ) -> None:
     refused = 0

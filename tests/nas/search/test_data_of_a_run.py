@@ -1,4 +1,4 @@
-"""A run goes on with the data that it was begun on, wherever they are now, and with no others."""
+"""A run goes on only with the data of its beginning, wherever they are now."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def swap_labels(root: Path) -> None:
         Image.fromarray(values[np.array(Image.open(path))]).save(path)
 
 
-def test_other_labels_and_other_classes_are_refused(project: Path, nas: Nas) -> None:
+def test_changed_labels_and_classes_are_refused(project: Path, nas: Nas) -> None:
     swap_labels(project / "d")
     said = nas("search", "--resume", project / "run").refusal()
     assert "but the train labels and the validation labels have changed" in said
@@ -80,7 +80,7 @@ def test_other_labels_and_other_classes_are_refused(project: Path, nas: Nas) -> 
     assert "but the classes were sky, building" in nas("search", "--resume", project / "run").refusal()
 
 
-def test_another_recipe_or_target_in_its_study_is_refused(project: Path, nas: Nas) -> None:
+def test_a_changed_recipe_or_target_in_the_study_is_refused(project: Path, nas: Nas) -> None:
     run = RunFolder.open(project / "run")
     keep_terms(run, run.study())
     study = run.study_path.read_text()
@@ -114,14 +114,14 @@ def test_data_that_moved_with_the_run_are_found(project: Path) -> None:
     assert "name: folder" in (moved / "run" / "study.yaml").read_text()
 
 
-def test_data_that_moved_alone_are_asked_for_and_taken(project: Path, nas: Nas, tmp_path: Path) -> None:
+def test_data_that_moved_alone_are_requested_and_accepted(project: Path, nas: Nas, tmp_path: Path) -> None:
     (project / "d").rename(tmp_path / "new place")
     run = project / "run"
     before = (run / "study.yaml").read_text()
     said = nas("search", "--resume", run).refusal()
     assert f"{project / 'd'}, which held the data of this run, is not a folder here" in said
     assert f"nas search --resume {run} --data DIR" in said
-    swap_labels(tmp_path / "new place")  # so that it goes no further than to the data
+    swap_labels(tmp_path / "new place")  # so that the search ends at the check of the data
     for given in (str(tmp_path / "new place"), f"folder:{tmp_path / 'new place'}"):
         assert "labels have changed" in nas("search", "--resume", run, "--data", given).refusal()
     assert (run / "study.yaml").read_text() == before, "what was refused is not asked again"
@@ -143,13 +143,13 @@ def test_a_new_search_finds_the_data_of_its_study_elsewhere(tmp_path: Path, nas:
     assert "check the path" in nas("search", study, "--data", tmp_path / "nowhere", "--out", tmp_path / "run").refusal()
 
 
-def test_a_damaged_record_of_the_data_is_one_line(project: Path, nas: Nas) -> None:
+def test_a_damaged_record_of_the_data_is_refused_in_one_line(project: Path, nas: Nas) -> None:
     for damage in (b"\xff\xfe\x00", b"fingerprint: 3", b"", os.urandom(50)):
         (project / "run" / FILE).write_bytes(damage)
         assert str(project / "run" / FILE) in nas("search", "--resume", project / "run").refusal()
 
 
-def test_a_home_that_nobody_has_is_no_folder(tmp_path: Path, nas: Nas) -> None:
+def test_the_home_of_an_unknown_user_is_refused(tmp_path: Path, nas: Nas) -> None:
     (tmp_path / "study.yaml").write_text(STUDY % "~nobody-has-this-name/d")
     said = nas("search", tmp_path / "study.yaml", "--out", tmp_path / "run").refusal()
     assert "~nobody-has-this-name/d is not a folder" in said

@@ -1,8 +1,7 @@
-"""A search that is to be over in time: when it proposes nothing more, and what it still does then."""
+"""The deadline of a search: the end of proposals, and the work that still fits into the remaining time."""
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import space
-from nas.commands.search import _new, _resumed, add_arguments
 from nas.data import DataSpec
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
@@ -27,15 +25,15 @@ from nas.search.propose.proposals import Proposals
 from nas.search.search import Candidate, Search
 from nas.search.train.job import Job
 from nas.storage.files import write_text
-from nas.study import SearchPlan, Study, built_in_study
-from nas.training import Scores, Variant, load_recipe
-from space import UserError, strict
+from nas.study import SearchPlan, Study
+from nas.training import Scores, load_recipe
+from space import strict
 
 EPOCHS, FINISH = 4, 10
 
 
 class Clock(Stopwatch):
-    """A stopwatch that somebody else advances."""
+    """A stopwatch that the test advances."""
 
     seconds = 0.0
 
@@ -66,7 +64,7 @@ def searched(
     timing_seconds: float = 1.0,
     failing: Callable[[int], str] = lambda _: "",
 ) -> float:
-    """Seconds after which one worker has trained what is proposed; `failing`: why the training of a number broke."""
+    """Seconds in which one worker trains all proposals; `failing`: the failure of the training of a number, or none."""
     run = search.run
     with Clock(run) as clock:
         return _searched(search, meter, clock, epoch_seconds, timing_seconds, failing)
@@ -108,7 +106,7 @@ def test_candidates_leave_time_to_finish_the_best(
     seconds = searched(search, arithmetic, epoch_seconds=epoch_seconds, timing_seconds=15)
     finishing = 2 * FINISH * epoch_seconds
     assert seconds + finishing + certifying < 60 * minutes
-    assert seconds + finishing + certifying > 0.7 * 60 * minutes  # and not much is left over
+    assert seconds + finishing + certifying > 0.7 * 60 * minutes  # most of the time is used
     assert 2 <= len(search.run.trials()) < 20
     assert "no more candidates: the rest of the 5 minutes is needed to finish the best" in capsys.readouterr().out
     ended = [len(search.run.progress(trial, "search").history) for trial in search.run.trials() if trial.feasible]
@@ -116,7 +114,7 @@ def test_candidates_leave_time_to_finish_the_best(
 
 
 @pytest.mark.slow
-def test_what_paused_goes_on_to_the_end_when_nothing_more_is_proposed(
+def test_paused_candidates_go_on_to_the_end_when_no_more_are_proposed(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
 ) -> None:
     asked = study(5.0, random_trials=2, guided_trials=1000)
@@ -125,8 +123,8 @@ def test_what_paused_goes_on_to_the_end_when_nothing_more_is_proposed(
     seconds = searched(search, arithmetic, epoch_seconds=2, timing_seconds=5)
     assert seconds + 2 * FINISH * 2 < 60 * 5
     epochs = sorted(len(search.run.progress(trial, "search").history) for trial in search.run.trials())
-    assert epochs[0] < EPOCHS  # some paused, and stay so
-    assert epochs[-2:] == [EPOCHS, EPOCHS]  # the finalists do not
+    assert epochs[0] < EPOCHS  # some paused and do not go on
+    assert epochs[-2:] == [EPOCHS, EPOCHS]  # the finalists went on
 
 
 class Workers:
@@ -154,7 +152,7 @@ class Workers:
             busy = self._fed(busy)
 
     def _fed(self, busy: list[tuple[float, Trial]]) -> list[tuple[float, Trial]]:
-        """Trainings under way, with more as long as a worker is free; each with the end of its next epoch."""
+        """The trainings under way, and new ones for free workers, each with the end of its next epoch."""
         while len(busy) < 2 and not self._source.waits() and (trial := self._source.next()) is not None:
             self.begun.append((trial, self._clock.seconds))
             busy.append((self._clock.seconds + self._epoch_seconds, trial))
@@ -172,10 +170,10 @@ class Workers:
         return epoch
 
 
-def test_at_the_end_no_worker_idles_and_nothing_begins_that_could_not_be_trained_to_the_end(
+def test_at_the_end_no_worker_idles_and_only_candidates_with_time_for_all_epochs_begin(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
 ) -> None:
-    """All draws pause after their first epoch; the best of them go on when there is no time for another draw."""
+    """All draws pause after their first epoch; the best of them go on when no time is left for another draw."""
     asked = study(3.0, guided_trials=1)
     asked = replace(asked, search=replace(asked.search, sampler="surrogate", finish_epochs=0, finalists=1))
     search = search_of(RunFolder.create(tmp_path / "run", asked))
@@ -200,7 +198,7 @@ def test_at_the_end_no_worker_idles_and_nothing_begins_that_could_not_be_trained
     assert (again.begun, search.run.trials()) == ([], trials)
 
 
-def test_what_paused_goes_on_beside_others_where_it_ends_in_time_or_before_them(trained: Search) -> None:
+def test_a_paused_candidate_goes_on_beside_others_if_it_ends_in_time_or_before_them(trained: Search) -> None:
     run, (whole,) = trained.run, trained.run.trials()
     search = replace(trained, workers=replace(trained.workers, concurrent=2))
     shares = Shares.of(search.study, search.budgets)
@@ -232,7 +230,7 @@ def test_what_paused_goes_on_beside_others_where_it_ends_in_time_or_before_them(
     assert has_room([longer], left), "whose three epochs take as long"
 
 
-def test_there_is_a_candidate_however_little_time_there_is(
+def test_a_search_has_one_candidate_however_little_time_it_has(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
 ) -> None:
     search = search_of(RunFolder.create(tmp_path / "run", study(0.01)))
@@ -241,7 +239,7 @@ def test_there_is_a_candidate_however_little_time_there_is(
 
 
 @pytest.mark.slow
-def test_the_plan_ends_a_search_that_has_time_left(
+def test_a_search_ends_with_its_plan_although_it_has_time_left(
     tmp_path: Path,
     search_of: Callable[[RunFolder], Search],
     arithmetic: Measures,
@@ -253,10 +251,10 @@ def test_the_plan_ends_a_search_that_has_time_left(
     assert "no more candidates" not in capsys.readouterr().out
 
 
-def test_what_was_over_stays_so_until_there_is_more_time(
+def test_a_search_past_its_deadline_proposes_nothing_until_it_has_more_minutes(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
 ) -> None:
-    """Whatever the time that finishing took, or that a kill lost."""
+    """This holds for any time that the finish took or that a kill lost."""
     run = RunFolder.create(tmp_path / "run", study(4.0))
     searched(search_of(run), arithmetic, epoch_seconds=5, timing_seconds=20)
     before = len(run.trials())
@@ -280,7 +278,7 @@ def steps_to_come(run: RunFolder) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-def test_another_candidate_comes_in_place_of_one_that_failed(
+def test_another_candidate_replaces_a_failed_one(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
 ) -> None:
     def broken(number: int) -> str:
@@ -296,7 +294,7 @@ def test_another_candidate_comes_in_place_of_one_that_failed(
 
 @pytest.fixture
 def trained(search_of: Callable[[RunFolder], Search], invented: Callable[[float], Latency], tmp_path: Path) -> Search:
-    """A search of five minutes, with a candidate whose epochs took five seconds each."""
+    """A search of five minutes with a trained candidate, whose epochs took five seconds each."""
     search = search_of(RunFolder.create(tmp_path / "run", study(5.0)))
     candidate = Candidate(name="seed", origin="seed", architecture=space.load("fast-scnn"), parent="fast-scnn")
     trial = search.trial(1, candidate, invented(4.0))
@@ -312,7 +310,7 @@ def train(run: RunFolder, trial: Trial, phase: Phase, done: int, epochs: int) ->
     write_text(run.phase_path(trial, phase) / PROGRESS, strict.dump(Progress(history=history)))
 
 
-def test_what_timing_takes_here_and_what_is_finished_are_in_the_forecast(trained: Search) -> None:
+def test_the_forecast_counts_the_time_of_timings_and_finished_trainings(trained: Search) -> None:
     run, (trial,) = trained.run, trained.run.trials()
     shares = Shares.of(trained.study, trained.budgets)
 
@@ -338,7 +336,7 @@ def test_what_timing_takes_here_and_what_is_finished_are_in_the_forecast(trained
     ("minutes", "spent", "words"),
     [(0, 0, "about 1 min 50 s left"), (4, 170, "about 1 min 00 s left"), (4, 250, "about 1 min 50 s left")],
 )
-def test_the_time_left_is_that_of_what_is_not_done(
+def test_the_time_left_is_that_of_the_remaining_trainings(
     minutes: float,
     spent: float,
     words: str,
@@ -346,7 +344,7 @@ def test_the_time_left_is_that_of_what_is_not_done(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Of a run that goes on for the last epochs of its two finalists."""
+    """The run was resumed for the last epochs of its two finalists."""
     now = [100.0]
     monkeypatch.setattr("nas.search.console.time.monotonic", lambda: now[0])
     run, (trial,) = trained.run, trained.run.trials()
@@ -361,7 +359,7 @@ def test_the_time_left_is_that_of_what_is_not_done(
     assert words in capsys.readouterr().out, "one epoch of the first, and ten of the other, in ten seconds each"
 
 
-def test_it_is_blind_while_all_train_and_none_has_told_what_an_epoch_takes(trained: Search) -> None:
+def test_a_deadline_waits_while_all_workers_train_before_the_first_epoch_is_timed(trained: Search) -> None:
     run, (trial,) = trained.run, trained.run.trials()
     shares = Shares.of(trained.study, trained.budgets)
 
@@ -375,7 +373,7 @@ def test_it_is_blind_while_all_train_and_none_has_told_what_an_epoch_takes(train
 
 
 @pytest.mark.slow
-def test_as_many_train_as_can_before_it_is_known_what_an_epoch_takes(
+def test_all_workers_train_before_the_first_epoch_is_timed(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], arithmetic: Measures
 ) -> None:
     search = search_of(RunFolder.create(tmp_path / "run", study(5.0)))
@@ -393,7 +391,7 @@ def test_as_many_train_as_can_before_it_is_known_what_an_epoch_takes(
         assert not source.waits()
 
 
-def test_another_certificate_has_the_time_that_is_left_beside_those_of_other_budgets(trained: Search) -> None:
+def test_another_certificate_may_take_the_time_left_beside_those_of_other_budgets(trained: Search) -> None:
     with Clock(trained.run) as clock:
         clock.seconds = 240
         assert _has_room(trained, clock, 0, 60.0)
@@ -405,92 +403,7 @@ def test_another_certificate_has_the_time_that_is_left_beside_those_of_other_bud
     forget_spent(trained.run)
     with Clock(trained.run) as clock:
         clock.seconds = 200
-        clock.close(trained.study.search.minutes)  # and it is interrupted while the best are finished
+        clock.close(trained.study.search.minutes)  # interrupted while the best are finished
     with Clock(trained.run) as again:
         assert _has_room(trained, again, 0, 99.0)
         assert not _has_room(trained, again, 0, 101.0), "what was left of its time still is"
-
-
-def test_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("nas.runs.spent.time.monotonic", lambda: now[0])
-    run = RunFolder.create(tmp_path / "run", study(10.0))
-    first = Stopwatch(run)
-    now[0] += 42
-    first.keep()
-    now[0] = 7  # another command, on a machine that was started anew
-    with Stopwatch(run) as second:
-        now[0] += 3
-        second.keep()  # just written: not again
-        assert spent_of(run).seconds == 42
-        assert second.spent.seconds == 45
-    assert spent_of(run).seconds == 45
-    RunFolder(run.root).withdraw()
-    again = RunFolder.create(run.root, study(10.0))  # another run in the same folder
-    assert spent_of(again).seconds == 0
-
-
-def test_another_question_has_the_time_for_itself(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", study(10.0))
-    (run.root / SPENT).write_text("seconds: 500\nclosed_minutes: 10\n", "utf-8")
-    forget_spent(run)
-    assert spent_of(run) == Spent()
-    forget_spent(run)  # of a run that says nothing
-
-
-@pytest.mark.parametrize(
-    ("words", "minutes"),
-    [
-        ([], 4.75),
-        (["--budget", "8ms"], 4.75),
-        (["--budget", "8ms", "--budget", "20ms"], 0.0),
-        (["--frontier"], 0.0),
-        (["--frontier", "--minutes", "30"], 30.0),
-    ],
-)
-def test_a_run_of_it_that_goes_on_has_them_for_one_budget_too(tmp_path: Path, words: list[str], minutes: float) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    run = RunFolder.create(tmp_path / "run", built_in_study("10ms"))
-    _, asked = _resumed(parser.parse_args(["--resume", str(run.root), *words]))
-    assert asked.search.minutes == minutes
-    own = RunFolder.create(tmp_path / "own", study(7.0))
-    _, asked = _resumed(parser.parse_args(["--resume", str(own.root), *words]))
-    assert asked.search.minutes == (30.0 if "30" in words else 7.0), "they are the study's"
-
-
-@pytest.mark.parametrize(
-    ("words", "minutes"),
-    [
-        (["--budget", "10ms"], 4.75),
-        (["--budget", "10ms", "--budget", "20ms"], 0.0),
-        (["--budget", "10ms", "--frontier"], 0.0),
-        (["--budget", "10ms", "--budget", "20ms", "--minutes", "30"], 30.0),
-    ],
-)
-def test_the_search_without_a_study_has_its_minutes_for_one_budget(
-    tmp_path: Path, words: list[str], minutes: float
-) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    folder, asked = _new(parser.parse_args([*words, "--out", str(tmp_path / "run"), "--target", "null@cpu:1"]))
-    assert asked.search.minutes == minutes
-    run = RunFolder.create(folder.root, asked)
-    assert run.study().search.minutes == minutes
-    assert run.study().search.finishing == (Variant(ohem_probability=0.7),)
-
-
-def test_a_file_that_says_otherwise_is_refused(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", study(10.0))
-    (run.root / SPENT).write_text("seconds: -3\n", "utf-8")
-    with pytest.raises(UserError, match="seconds: expected 0 or more, got -3"):
-        Stopwatch(run)
-    (run.root / SPENT).write_text("seconds: 3\nclosed_minutes: .inf\n", "utf-8")
-    with pytest.raises(UserError, match="closed_minutes"):
-        Stopwatch(run)
-
-
-@pytest.mark.parametrize("minutes", [-1.0, float("nan"), float("inf")])
-def test_no_minutes_that_are_none(minutes: float) -> None:
-    with pytest.raises(UserError, match=r"search\.minutes: expected 0 or more"):
-        SearchPlan(minutes=minutes)

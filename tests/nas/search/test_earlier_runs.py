@@ -1,4 +1,4 @@
-"""What a new run takes over from earlier ones, and what cannot be compared."""
+"""Candidates and latencies that a new run takes over from earlier runs, and runs that cannot be compared."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def proposals(
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory, proposals: Callable[[RunFolder], Proposals]) -> RunFolder:
-    """A run that trained a candidate whole, one of a smaller number of epochs, and saw one break. Not to be changed."""
+    """A run with a whole training, a shorter one and one that broke; tests must not change it."""
     run = RunFolder.create(tmp_path_factory.mktemp("earlier") / "night", ASKED)
     hold_to_data(run.root, SEEN, root=None, begun=False)
     source = proposals(run)
@@ -95,13 +95,13 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, proposals: Callable[[RunFo
         source.finished(trial, failed=failed)
         if epochs < 4 and not failed:
             run.write_trial(replace(trial, stopped=True))
-    source.next()  # one that has not begun to train
+    source.next()  # a candidate whose training has not begun
     return run
 
 
 @pytest.fixture
 def new(tmp_path: Path) -> Callable[..., RunFolder]:
-    """A new run that asks the same but for some fields."""
+    """A new run of the same study, except for some fields."""
 
     def make(**other: Any) -> RunFolder:
         return RunFolder.create(tmp_path / "new", replace(ASKED, **other))
@@ -124,14 +124,16 @@ def test_trained_candidates_and_latencies_are_taken_over(earlier: RunFolder, new
     assert scored == {4 / 8: pytest.approx(0.1), 1 / 8: pytest.approx(0.2)}
 
 
-def test_an_equally_long_training_stands_below_the_runs_own(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
+def test_trainings_of_earlier_runs_rank_below_equally_long_own_ones(
+    earlier: RunFolder, new: Callable[..., RunFolder]
+) -> None:
     run = new()
     take_over(run, run.study(), SEEN, [earlier])
     assert max(each.fidelity for each in read_earlier(run).trials) == MOST_FIDELITY < 1
 
 
 @pytest.mark.parametrize(("done", "fidelity"), [(1, None), (2, 2 / 4), (3, 2 / 4), (4, MOST_FIDELITY)])
-def test_a_candidate_that_was_killed_on_its_way_to_a_rung_counts_as_it_was_at_the_last_one(
+def test_a_candidate_killed_on_its_way_to_a_rung_counts_with_its_last_rung(
     done: int, fidelity: float | None, earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
     source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
@@ -146,7 +148,7 @@ def test_a_candidate_that_was_killed_on_its_way_to_a_rung_counts_as_it_was_at_th
     assert found.fidelity == (fidelity or MOST_FIDELITY)
 
 
-def test_only_what_no_width_brought_inside_its_budget_is_known_as_over_one(
+def test_only_a_candidate_over_its_budget_at_every_width_counts_as_over_it(
     earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path, invented: Callable[[float], Latency]
 ) -> None:
     source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
@@ -162,7 +164,7 @@ def test_only_what_no_width_brought_inside_its_budget_is_known_as_over_one(
 
 
 @pytest.mark.parametrize(("over", "told"), [(False, False), (True, True), (None, True)])
-def test_what_was_only_timed_is_told_where_it_is_over_the_budget_as_it_was_to_runs_of_earlier_versions(
+def test_timed_candidates_over_the_budget_reach_the_sampler_as_in_earlier_versions(
     over: bool | None,
     told: bool,
     earlier: RunFolder,
@@ -180,7 +182,7 @@ def test_what_was_only_timed_is_told_where_it_is_over_the_budget_as_it_was_to_ru
     assert bool(recalled) == told
 
 
-def test_a_random_draw_is_kept_as_one_where_it_was_trained_whole_on_the_same_terms(
+def test_a_random_draw_counts_as_random_only_after_a_whole_training_on_the_same_terms(
     earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
     source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
@@ -200,7 +202,7 @@ def test_a_random_draw_is_kept_as_one_where_it_was_trained_whole_on_the_same_ter
         assert found - {0.0} == {drawn_for} - {0.0}, (origin, study)
 
 
-def test_of_a_seed_that_nothing_is_close_to_the_latency_is_taken_over_alone(
+def test_only_the_latency_is_taken_over_of_a_seed_outside_the_space(
     earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
     source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
@@ -213,7 +215,7 @@ def test_of_a_seed_that_nothing_is_close_to_the_latency_is_taken_over_alone(
     assert (found.latency, found.miou, found.genotype) == (seed.latency, None, {})
 
 
-def test_on_another_target_trainings_count_and_latencies_do_not(
+def test_trainings_on_another_target_count_but_latencies_do_not(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
 ) -> None:
     run = new(target="onnxruntime@cpu:2")
@@ -224,7 +226,7 @@ def test_on_another_target_trainings_count_and_latencies_do_not(
     proposals(run)
 
 
-def test_the_order_in_which_a_study_lists_its_precisions_means_nothing(
+def test_the_order_of_precisions_in_a_study_does_not_matter(
     earlier: RunFolder, new: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
     source = RunFolder(shutil.copytree(earlier.root, tmp_path / "night"))
@@ -238,7 +240,7 @@ def test_the_order_in_which_a_study_lists_its_precisions_means_nothing(
     assert words.endswith("no latencies: they are for onnxruntime@cpu:1 in fp32, int8")
 
 
-def test_the_sampler_knows_what_was_taken_over_and_the_plan_is_the_runs_own(
+def test_the_sampler_knows_earlier_candidates_and_the_plan_does_not_count_them(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
 ) -> None:
     run = new(search=replace(ASKED.search, random_trials=0, sampler="surrogate"))
@@ -249,11 +251,11 @@ def test_the_sampler_knows_what_was_taken_over_and_the_plan_is_the_runs_own(
         given.append(trial)
         source.finished(trial, failed="a loss of NaN")
     assert [trial.origin for trial in given] == ["seed", "guided"]
-    assert [trial.number for trial in run.trials()] == [1, 2]  # none of the earlier run's
+    assert [trial.number for trial in run.trials()] == [1, 2]  # none of the earlier run
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_knows_the_same_although_the_earlier_one_is_gone(
+def test_a_resumed_run_knows_earlier_candidates_although_their_run_is_gone(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals], tmp_path: Path
 ) -> None:
     run = new(search=replace(ASKED.search, seeds=(), random_trials=0, guided_trials=2))
@@ -275,7 +277,7 @@ def test_a_run_that_goes_on_knows_the_same_although_the_earlier_one_is_gone(
     assert found == expected
 
 
-def test_a_run_goes_on_where_its_space_no_longer_holds_what_was_taken_over(
+def test_a_run_goes_on_although_its_narrowed_space_lacks_earlier_candidates(
     earlier: RunFolder, new: Callable[..., RunFolder], proposals: Callable[[RunFolder], Proposals]
 ) -> None:
     run = new(search=replace(ASKED.search, seeds=(), random_trials=0, guided_trials=1, sampler="surrogate"))
@@ -286,15 +288,15 @@ def test_a_run_goes_on_where_its_space_no_longer_holds_what_was_taken_over(
     assert len(trial.architecture.stages) == 2
 
 
-def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
-    """It says where to look, and only this run's own training makes it a candidate."""
+def test_candidates_of_an_earlier_run_can_be_proposed_again() -> None:
+    """An earlier candidate guides the sampler, but becomes a candidate only by a training of this run."""
     narrow = replace(ASKED, space={**ASKED.space, "block": ("nonbt",), "activation": ("relu",)}).architectures()
     sampler = sampler_of(narrow, kind="surrogate", startup=1, seed=0)
     point = sampler_of(narrow, kind="random", startup=0, seed=1).propose().genotype
     other = sampler_of(narrow, kind="random", startup=0, seed=2).propose().genotype
     sampler.add_earlier(point, Outcome(miou=0.9, fidelity=MOST_FIDELITY))
     sampler.add_earlier(other, Outcome(miou=0.1, fidelity=MOST_FIDELITY))
-    proposed = [sampler.propose() for _ in range(3)]  # the sampler goes on with them known, and repeats none of its own
+    proposed = [sampler.propose() for _ in range(3)]  # the sampler knows earlier candidates and repeats none of its own
     assert len({tuple(sorted(each.genotype.items())) for each in proposed}) == 3
 
 
@@ -306,7 +308,7 @@ def test_what_an_earlier_run_trained_can_be_proposed_again() -> None:
         ({"space": {"stages": (2,)}}, "trained candidates of this study's space, got .* with none among its 4"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
+def test_earlier_runs_that_cannot_be_compared_are_refused(
     earlier: RunFolder, new: Callable[..., RunFolder], other: dict[str, Any], expected: str
 ) -> None:
     run = new(**other)
@@ -315,10 +317,8 @@ def test_what_cannot_be_compared_is_refused(
     assert read_earlier(run).trials == ()
 
 
-def test_first_weights_are_compared_by_what_they_are_and_not_by_where_they_lie(
-    earlier: RunFolder, tmp_path: Path
-) -> None:
-    """Of the earlier run and the new one: the same in another file, others in a file of the same name, none."""
+def test_initial_weights_are_compared_by_content_and_not_by_file_name(earlier: RunFolder, tmp_path: Path) -> None:
+    """The new run has the same weights in another file, other weights in a file of the same name, or none."""
     source = RunFolder.open(shutil.copytree(earlier.root, tmp_path / "earlier"))
     files = {}
     for place, value in (("here", 1.0), ("elsewhere", 1.0), ("others", 2.0)):
@@ -337,13 +337,15 @@ def test_first_weights_are_compared_by_what_they_are_and_not_by_where_they_lie(
                 take_over(run, run.study(), SEEN, [source])
 
 
-def test_other_data_are_refused(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
+def test_earlier_runs_on_other_data_are_refused(earlier: RunFolder, new: Callable[..., RunFolder]) -> None:
     run = new()
     with pytest.raises(UserError, match=r"expected a run on the same data, got .*: the train labels have changed"):
         take_over(run, run.study(), replace(SEEN, train_labels="other"), [earlier])
 
 
-def test_the_command_refuses_in_one_line(nas: Callable[..., Any], earlier: RunFolder, tmp_path: Path) -> None:
+def test_impossible_uses_of_from_are_refused_in_one_line(
+    nas: Callable[..., Any], earlier: RunFolder, tmp_path: Path
+) -> None:
     said = nas("search", "--resume", earlier.root, "--from", earlier.root).refusal()
     assert "--from is for new runs" in said
     assert "expected a run's folder" in nas("search", "--budget", "9ms", "--from", tmp_path / "none").refusal()
@@ -354,11 +356,11 @@ def test_the_command_refuses_in_one_line(nas: Callable[..., Any], earlier: RunFo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_was_interrupted_before_it_took_them_over_does_so_when_it_goes_on(
+def test_a_run_interrupted_before_taking_earlier_runs_over_does_so_when_resumed(
     earlier: RunFolder, tmp_path: Path
 ) -> None:
     RunFolder.create(tmp_path / "new", ASKED, earlier=[earlier])
-    run = RunFolder.open(tmp_path / "new")  # the data had not been looked at
+    run = RunFolder.open(tmp_path / "new")  # before the data were read
     (source,) = not_taken_over(run)
     assert source.root == earlier.root.resolve()
     take_over(run, run.study(), SEEN, [source])
@@ -367,7 +369,7 @@ def test_a_run_that_was_interrupted_before_it_took_them_over_does_so_when_it_goe
     assert not_taken_over(RunFolder.create(run.root, ASKED)) == [], "another run in the same folder"
 
 
-def test_where_an_earlier_run_is_gone_before_it_was_taken_over_its_name_is_told(tmp_path: Path) -> None:
+def test_an_earlier_run_missing_before_it_was_taken_over_is_named(tmp_path: Path) -> None:
     source = RunFolder.create(tmp_path / "gone", ASKED)
     run = RunFolder.create(tmp_path / "new", ASKED, earlier=[source])
     source.withdraw()
@@ -375,7 +377,7 @@ def test_where_an_earlier_run_is_gone_before_it_was_taken_over_its_name_is_told(
         not_taken_over(run)
 
 
-def test_going_on_after_such_an_interruption_compares_the_data(
+def test_a_run_resumed_before_taking_earlier_runs_over_compares_the_data(
     nas: Callable[..., Any], earlier: RunFolder, tmp_path: Path
 ) -> None:
     data = DataSpec(size=(48, 64), train_images=4, validation_images=2)
@@ -384,7 +386,7 @@ def test_going_on_after_such_an_interruption_compares_the_data(
     assert f"expected a run on the same data, got {earlier.root.resolve()}" in said
 
 
-def test_what_was_measured_under_the_same_conditions_is_not_measured_again(
+def test_networks_measured_under_the_same_conditions_are_not_measured_again(
     invented: Callable[[float], Latency],
 ) -> None:
     small, large = space.load("ndnet29-fcn32"), space.load("ndnet45-fcn32")
@@ -392,7 +394,7 @@ def test_what_was_measured_under_the_same_conditions_is_not_measured_again(
     device = Arithmetic(invented)
     timing = RememberedTiming(device, known)
     assert timing.measure(small) == known[small.key]
-    assert device.timed == [small.key]  # the conditions here were not known before
+    assert device.timed == [small.key]  # conditions are known only after the first measurement
     assert timing.measure_together([large, small]) == [known[large.key], known[small.key]]
     assert device.timed == [small.key]
     timing.measure(small, weights=Path("some"))  # a finished network is always measured
@@ -404,7 +406,9 @@ def test_what_was_measured_under_the_same_conditions_is_not_measured_again(
     [{"environment": {"cpu": "another"}}, {"reference_milliseconds": 6.0}, {"target": "onnxruntime@cpu:2"}],
     ids=lambda other: next(iter(other)),
 )
-def test_under_other_conditions_it_is_measured(invented: Callable[[float], Latency], other: dict[str, Any]) -> None:
+def test_networks_measured_under_other_conditions_are_measured_again(
+    invented: Callable[[float], Latency], other: dict[str, Any]
+) -> None:
     small, large = space.load("ndnet29-fcn32"), space.load("ndnet45-fcn32")
     device = Arithmetic(invented, **other)
     timing = RememberedTiming(device, {large.key: Arithmetic(invented).measure(large)})

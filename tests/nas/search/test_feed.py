@@ -1,4 +1,4 @@
-"""What Ray is told and what it tells, without a Ray: a driver's or a worker's trouble becomes no verdict."""
+"""Messages from and to Ray, without a Ray: troubles of a driver or a worker become no verdict."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def job(search: Search, invented: Callable[[float], Latency]) -> Job:
 
 @pytest.fixture
 def feed_of(search: Search, job: Job) -> Callable[..., tuple[Feed, Ended]]:
-    """A feed that has handed out one job, and what it said about the end of it."""
+    """A feed that has given out one job, and the recorded ends of jobs."""
 
     def make(**changed: object) -> tuple[Feed, Ended]:
         ended: Ended = []
@@ -90,7 +90,7 @@ def test_a_full_disk_in_a_worker_halts_the_run_without_a_verdict(feed_of: Callab
     assert feed.suggest("b") == Feed.FINISHED
 
 
-def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
+def test_the_reason_for_waiting_is_printed_once_before_the_first_training(
     feed_of: Callable[..., tuple[Feed, Ended]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Halt(feed_of()[0]).stop_all()
@@ -109,7 +109,7 @@ def test_what_a_training_waits_for_is_said_once_until_the_first_begins(
     assert "wait" not in capsys.readouterr().out
 
 
-def test_on_a_cluster_ray_itself_says_who_has_its_processors(
+def test_the_reason_for_waiting_on_a_cluster_refers_to_ray_status(
     search: Search, job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(waiting, "WAIT_SECONDS", 0.0)
@@ -121,7 +121,7 @@ def test_on_a_cluster_ray_itself_says_who_has_its_processors(
     assert "wait    for Ray to have 1 processor free; see `ray status`" in capsys.readouterr().out
 
 
-def test_a_mistake_of_ours_ends_the_run_with_its_traceback(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
+def test_a_fault_of_the_program_ends_the_run_with_its_traceback(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
     feed, ended = feed_of()
     words = "Traceback (most recent call last):\nKeyError: 'ours'\n"
     feed.on_trial_complete("a", RESULT | {"epoch": 0, "failed": "KeyError: 'ours'", "fault": words})
@@ -130,14 +130,14 @@ def test_a_mistake_of_ours_ends_the_run_with_its_traceback(feed_of: Callable[...
     assert str(feed.broken) == words
 
 
-def test_a_loss_of_nan_is_the_verdict_it_was(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
+def test_a_loss_of_nan_is_a_verdict(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
     feed, ended = feed_of()
     feed.on_trial_complete("a", DIVERGED)
     assert ended == [("erfnet x1.00", 0, DIVERGED["failed"])]
     assert feed.broken is None
 
 
-def test_a_killed_process_is_no_verdict_and_a_crashed_one_is(
+def test_a_killed_process_is_no_verdict_but_a_crashed_one_is(
     feed_of: Callable[..., tuple[Feed, Ended]], search: Search, job: Job
 ) -> None:
     feed, ended = feed_of()
@@ -160,7 +160,7 @@ LOST = f"{ACTOR}\nThe actor died because its node has died. Node Id: 6b\n\tthe a
 
 
 class Training:
-    """What Ray has of a training: the deaths that it allows, and a file with what it says of each."""
+    """Ray's record of a training: the allowed deaths, and a file with the error of each."""
 
     trial_id = "a"
 
@@ -174,7 +174,7 @@ class Training:
 
 @pytest.fixture
 def cluster(search: Search, job: Job, monkeypatch: pytest.MonkeyPatch) -> tuple[Feed, Ended, list[dict[str, Any]]]:
-    """A feed on a cluster, what it said about the end of its one job, and the nodes that are alive."""
+    """A feed on a cluster, the recorded ends of its one job, and the nodes that are alive."""
     alive = [
         {"NodeID": str(number), "NodeManagerAddress": f"10.0.0.{number}", "Resources": resources}
         for number, resources in enumerate([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}])
@@ -195,7 +195,7 @@ def cluster(search: Search, job: Job, monkeypatch: pytest.MonkeyPatch) -> tuple[
     return feed, ended, alive
 
 
-def test_a_lost_node_is_told_as_one_and_does_not_count_against_its_trainings(
+def test_a_lost_node_is_reported_and_does_not_count_against_its_trainings(
     cluster: tuple[Feed, Ended, list[dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     feed, ended, alive = cluster
@@ -205,7 +205,7 @@ def test_a_lost_node_is_told_as_one_and_does_not_count_against_its_trainings(
         training.dies(told)
         Scheduler(feed).on_trial_error(None, training)
         allowed.append(training.max_failures)
-        if lost:  # Ray finds it out after the end of the process
+        if lost:  # Ray notices the loss after the end of the process
             alive[2] = alive[2] | {"NodeID": "3", "NodeManagerAddress": "10.0.0.3"}
             assert not Halt(feed).stop_all()
     assert allowed == [MOST_RESTARTS, MOST_RESTARTS, MOST_RESTARTS + 1, MOST_RESTARTS + 1]
@@ -236,7 +236,7 @@ def test_deaths_are_counted_beside_lost_nodes(
     assert "its process was killed 5 times" in str(feed.broken)
 
 
-def test_where_no_node_is_left_that_is_said_and_after_a_while_the_run_halts(
+def test_a_cluster_without_nodes_is_reported_and_halts_the_run_after_a_while(
     cluster: tuple[Feed, Ended, list[dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -261,7 +261,7 @@ def test_where_no_node_is_left_that_is_said_and_after_a_while_the_run_halts(
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), BudgetError("too small")])
 @pytest.mark.parametrize("where", ["next", "epoch", "end"])
-def test_what_breaks_in_the_driver_is_raised_as_it_is(
+def test_errors_in_the_driver_are_raised_unchanged(
     where: str, error: Exception, feed_of: Callable[..., tuple[Feed, Ended]]
 ) -> None:
     def breaks(*_: object) -> None:
@@ -275,13 +275,13 @@ def test_what_breaks_in_the_driver_is_raised_as_it_is(
     assert ended == []
 
 
-def test_it_waits_while_it_is_told_to(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
+def test_the_feed_gives_no_job_while_it_has_to_wait(feed_of: Callable[..., tuple[Feed, Ended]]) -> None:
     feed, _ = feed_of(waits=lambda: True)
     assert feed.suggest("b") is None
     assert feed.broken is None
 
 
-def test_how_far_a_training_is_lies_in_its_folder_until_it_ends(
+def test_the_progress_of_a_training_is_kept_in_its_folder_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(under_way, "KEEP_SECONDS", 0.001)
@@ -294,16 +294,16 @@ def test_how_far_a_training_is_lies_in_its_folder_until_it_ends(
     assert not list(tmp_path.iterdir())
 
 
-def test_trainings_that_are_silent_for_long_are_told_of_within_their_epochs(search: Search, job: Job) -> None:
+def test_progress_of_trainings_silent_for_long_is_printed_within_their_epochs(search: Search, job: Job) -> None:
     now: list[float] = [0.0]
     said: list[str] = []
     told = UnderWay(search.run, lambda job, words: said.append(f"{job.trial.name} {words}"), lambda: now[0])
     jobs = [replace(job, tries=Try(place=place, epochs=2)) for place in range(6)]
-    for each in jobs[:5]:  # the sixth has not begun
+    for each in jobs[:5]:  # the sixth training has not begun
         write_text(each.folder(search.run) / WORDS, "epoch 1/2: 4 of 22 images")
 
     def after(seconds: float) -> int:
-        """How many are told of once so much more time has passed."""
+        """The number of trainings whose progress is printed after so many more seconds."""
         now[0] += seconds
         said.clear()
         told.look(jobs)
@@ -316,7 +316,7 @@ def test_trainings_that_are_silent_for_long_are_told_of_within_their_epochs(sear
     assert (after(30), after(30)) == (4, 4), "what was kept of the first is older than its last line"
 
 
-def test_an_epoch_that_waited_for_more_than_a_twentieth_of_its_time_says_so(
+def test_an_epoch_that_waited_for_more_than_a_twentieth_of_its_time_is_marked(
     search: Search, job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scores = Scores(miou=0.25, class_iou=(0.25,), pixel_accuracy=0.5)

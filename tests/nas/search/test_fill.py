@@ -43,7 +43,7 @@ def count(architecture: Architecture) -> int:
 
 
 def guess(architecture: Architecture) -> float:
-    """An estimate that is five times too low, and counts layers not at all."""
+    """An estimate that is five times too low and ignores layers."""
     return count(architecture) / 5e8
 
 
@@ -60,7 +60,7 @@ def stepped(invented: Invented, proportional: One) -> One:
 @pytest.mark.parametrize("name", space.published())
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 @pytest.mark.share(20)
-def test_the_budget_is_filled_and_not_left(name: str, scale: float, proportional: One) -> None:
+def test_the_filled_budget_is_used_and_not_exceeded(name: str, scale: float, proportional: One) -> None:
     quick, sure = [], []
 
     def counted(asked: list[str]) -> One:
@@ -90,7 +90,7 @@ def test_a_device_with_steps_is_filled_to_the_step_below(stepped: One) -> None:
     assert filled.latency.p50_milliseconds in (9.0, 9.5)
 
 
-def test_nothing_is_inside_an_impossible_budget_and_the_narrowest_is_given_back(proportional: One) -> None:
+def test_the_narrowest_network_is_returned_for_an_impossible_budget(proportional: One) -> None:
     budget = Budget.parse("0.1ms")
     filled = fill(space.load("erfnet"), budget, proportional, proportional, guess, multiply_adds=count, within=WITHIN)
     assert not budget.admits(filled.latency)
@@ -108,8 +108,8 @@ def padded(invented: Invented) -> One:
     return measure
 
 
-def test_single_parts_are_changed_where_one_factor_cannot_fill(padded: One) -> None:
-    """All widths of SwiftNet-RN18 step together."""
+def test_single_parts_are_widened_if_one_factor_cannot_fill_the_budget(padded: One) -> None:
+    """All widths of SwiftNet-RN18 rise in the same steps."""
     budget = Budget.parse("5.35ms")
     filled = fill(
         space.load("swiftnet-rn18"),
@@ -127,8 +127,8 @@ def test_single_parts_are_changed_where_one_factor_cannot_fill(padded: One) -> N
 
 @pytest.mark.parametrize("name", ["swiftnet-rn18", "fast-scnn", "ndnet45-ende"])
 @pytest.mark.parametrize("milliseconds", [3.0, 5.35, 12.0])
-def test_channels_that_cost_nothing_are_taken(name: str, milliseconds: float, padded: One) -> None:
-    """Padded channels take as long as real ones, so that hardly any time should go into padding."""
+def test_channels_without_cost_are_taken(name: str, milliseconds: float, padded: One) -> None:
+    """Padded channels take as long as real ones, so hardly any time should go into padding."""
     asked: list[str] = []
 
     def measure(architecture: Architecture) -> Latency:
@@ -144,7 +144,7 @@ def test_channels_that_cost_nothing_are_taken(name: str, milliseconds: float, pa
     assert count(filled.architecture) / 4e7 > 0.97 * filled.latency.p50_milliseconds
 
 
-def test_a_true_estimate_needs_one_factor(proportional: One) -> None:
+def test_a_true_estimate_needs_a_single_factor(proportional: One) -> None:
     asked = []
 
     def measure(architecture: Architecture) -> Latency:
@@ -199,11 +199,11 @@ def test_a_quick_measurement_that_erred_upwards_is_made_good(proportional: One, 
 
     filled = fill(space.load("erfnet"), budget, hasty, proportional, guess, multiply_adds=count, within=WITHIN)
     assert filled.latency == proportional(filled.architecture)
-    assert 9.3 < filled.latency.p50_milliseconds <= SAFE * 10  # 8.4 without
+    assert 9.3 < filled.latency.p50_milliseconds <= SAFE * 10  # 8.4 without single parts
 
 
 def test_an_estimate_that_hardly_rises_with_width_leads_nowhere_far(proportional: One) -> None:
-    """Such are estimates from a dozen measurements of other networks; the widest took 36 times the budget."""
+    """Estimates from a dozen measurements of other networks are like that; the widest took 36 times the budget."""
     network, budget = space.load("erfnet"), Budget.parse("25ms")
     own = proportional(network).p50_milliseconds
     factors = []
@@ -235,7 +235,7 @@ def test_a_disturbed_confirmation_inside_the_budget_is_the_last(proportional: On
     assert [filled.latency] == confirmed
 
 
-def test_a_disturbed_confirmation_over_the_budget_is_asked_again(proportional: One) -> None:
+def test_a_disturbed_confirmation_over_the_budget_is_repeated(proportional: One) -> None:
     confirmed: list[Latency] = []
 
     def confirm(architecture: Architecture) -> Latency:
@@ -259,7 +259,7 @@ def test_a_disturbed_confirmation_over_the_budget_is_asked_again(proportional: O
     assert FULL_ENOUGH <= filled.latency.p50_milliseconds / 10 <= SAFE
 
 
-def test_what_cannot_be_confirmed_makes_way_for_a_narrower_one(proportional: One) -> None:
+def test_a_network_that_cannot_be_confirmed_is_replaced_by_a_narrower_one(proportional: One) -> None:
     asked: list[str] = []
 
     def confirm(architecture: Architecture) -> Latency | None:
@@ -274,10 +274,8 @@ def test_what_cannot_be_confirmed_makes_way_for_a_narrower_one(proportional: One
 
 
 @pytest.mark.parametrize(("error", "asked"), [(1.0, 1), (1.15, 2), (0.85, 2)])
-def test_an_estimate_that_is_near_needs_one_or_two_sure_measurements(
-    error: float, asked: int, proportional: One
-) -> None:
-    """Where it errs by so much for this network, the first one says so."""
+def test_a_close_estimate_needs_one_or_two_sure_measurements(error: float, asked: int, proportional: One) -> None:
+    """`error`: the error of the estimate for this network, which the first measurement shows."""
     sure: list[str] = []
 
     def confirm(architecture: Architecture) -> Latency:
@@ -304,8 +302,8 @@ def test_an_estimate_that_is_near_needs_one_or_two_sure_measurements(
     assert 0.94 < filled.latency.p50_milliseconds / 10 <= SAFE
 
 
-def test_nearly_full_is_full_enough_after_two_where_estimates_are_near(proportional: One) -> None:
-    """Each width is off by an amount of its own, that no other tells."""
+def test_a_nearly_full_budget_suffices_after_two_measurements_with_close_estimates(proportional: One) -> None:
+    """Each width has an error of its own, which no other width shows."""
     errors = iter((0.98, 1.02))
     found: list[Latency] = []
 
@@ -339,7 +337,7 @@ def test_nearly_full_is_full_enough_after_two_where_estimates_are_near(proportio
 
 
 def test_a_disturbed_first_measurement_far_inside_the_budget_is_not_the_last(proportional: One) -> None:
-    """Where nothing was measured quickly before it; what nearly fills the budget is."""
+    """There is no quick measurement before it. One that nearly fills the budget is the last."""
     network, budget, uses = space.load("ndnet29-fcn32"), Budget.parse("5ms"), []
 
     def confirm(architecture: Architecture) -> Latency:

@@ -1,4 +1,4 @@
-"""Several finish recipes: each is tried, the best one finishes all, and a run that was interrupted finds the same."""
+"""Several finish recipes: each is tried, the best finishes all networks, and an interrupted run finds the same one."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ NARROW = scale_width(space.load("ndnet45-fcn32"), 0.1)
 
 
 class KilledError(Exception):
-    """As if the process had been killed."""
+    """Simulates a killed process."""
 
 
 @pytest.fixture
 def begun(tmp_path: Path, invented: Callable[[float], Latency]) -> Callable[[str, Study], Search]:
-    """A run whose candidates are timed: one inside the budget, and a published network over it."""
+    """A search with two timed networks: a candidate inside the budget, and a published network over it."""
 
     def made(name: str, study: Study) -> Search:
         run = RunFolder.create(tmp_path / name, study)
@@ -78,14 +78,14 @@ def begun(tmp_path: Path, invented: Callable[[float], Latency]) -> Callable[[str
 
 
 def again(run: RunFolder) -> Search:
-    """The search of a run's folder, as a new process has it."""
+    """The search of a run's folder, as in a new process."""
     study = run.study()
     workers = Workers(concurrent=1, threads=1, device="cpu")
     return Search(run=run, study=study, dataset=load(study.data), workers=workers, console=Console(run, study))
 
 
 def trained(search: Search, stages: Sequence[JobSource], epochs: int = 10**6) -> list[str]:
-    """Train all jobs of the stages, in this process and one after the other; what was trained, in order.
+    """Train all jobs of the stages, in this process and one after the other; return the trained jobs in order.
 
     Raises: KilledError after so many epochs.
     """
@@ -111,18 +111,18 @@ def trained(search: Search, stages: Sequence[JobSource], epochs: int = 10**6) ->
 
 
 def to_the_end(search: Search, epochs: int = 10**6) -> list[str]:
-    """What a search does once all candidates are proposed."""
+    """The steps of a search after all candidates were proposed."""
     return trained(search, [lambda: unfinished(search, search.run.trials()), *last_stages(search)], epochs)
 
 
 def ended(run: RunFolder) -> tuple[FinishRecipe | None, list[float]]:
-    """What was chosen, and every score of the finishing."""
+    """The chosen recipe, and every score of the finish."""
     trials = (*run.trials(), *run.company())
     return read_finish_recipe(run), [each.scores.miou for one in trials for each in run.progress(one, "finish").history]
 
 
 @pytest.mark.slow
-def test_each_recipe_is_tried_and_the_best_one_finishes_finalists_and_company(begun, capfd) -> None:
+def test_each_recipe_is_tried_and_the_best_finishes_finalists_and_company(begun, capfd) -> None:
     search = begun("run", STUDY)
     run = search.run
     order = to_the_end(search)
@@ -156,7 +156,7 @@ def test_each_recipe_is_tried_and_the_best_one_finishes_finalists_and_company(be
 
 
 def scored(run: RunFolder, trial: Trial, miou: float, phase: Phase = "search") -> None:
-    """Have an epoch of a training recorded that scored so."""
+    """Record an epoch of a training with some score."""
     scores = Scores(miou=miou, class_iou=(miou,), pixel_accuracy=miou)
     append_epoch(run.phase_path(trial, phase), Epoch(epoch=1, epochs=1, loss=1.0, seconds=1.0, scores=scores))
 
@@ -167,7 +167,7 @@ def asking(*recipes: Variant) -> Study:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_after_every_epoch_ends_as_one_that_is_not(begun) -> None:
+def test_a_run_killed_after_every_epoch_ends_as_an_undisturbed_one(begun) -> None:
     whole, killed = begun("whole", STUDY), begun("killed", STUDY)
     order = to_the_end(whole)
     assert order
@@ -198,7 +198,7 @@ def test_a_recipe_that_breaks_is_not_chosen_and_its_network_goes_on(begun, capfd
 
 
 @pytest.mark.slow
-def test_a_larger_network_is_finished_before_it_teaches(begun) -> None:
+def test_a_teacher_is_finished_before_its_students(begun) -> None:
     taught, alone = begun("taught", asking(Variant(distillation=True))), begun("alone", asking(Variant()))
     for search in (taught, alone):
         run = search.run
@@ -241,8 +241,8 @@ def test_a_teacher_is_larger_and_more_accurate(begun) -> None:
         assert read_finish_recipe(run) == kept, "who teaches stays"
 
 
-def test_a_run_finishes_all_as_it_began(begun, capfd) -> None:
-    """One that an earlier version finished in part has kept nothing; its networks had the study's recipe."""
+def test_a_run_finishes_all_networks_with_the_recipe_of_the_first(begun, capfd) -> None:
+    """A run that an earlier version finished in part has kept no recipe; its networks had that of the study."""
     search = begun("run", STUDY)
     run = search.run
     scored(run, run.trials()[0], 0.3)
@@ -297,7 +297,7 @@ def test_a_file_that_names_no_network_of_the_run_is_refused(begun) -> None:
 
 def test_a_new_run_spells_out_how_finalists_are_finished(tmp_path: Path) -> None:
     asked = replace(STUDY, search=replace(STUDY.search, finish_recipes=None))
-    assert asked.search.finishing == (Variant(),)  # as a run of an earlier version was begun
+    assert asked.search.finishing == (Variant(),)  # as in a run of an earlier version
     assert asked.begun().search.finish_recipes == (Variant(ohem_probability=0.7),)
     run = RunFolder.create(tmp_path / "run", asked.begun())
     assert "ohem_probability: 0.7" in run.study_path.read_text("utf-8")
@@ -318,5 +318,5 @@ def test_a_new_run_spells_out_how_finalists_are_finished(tmp_path: Path) -> None
     ],
     ids=["several", "the study's recipe", "hard examples of its own", "nothing is finished"],
 )
-def test_a_study_that_says_otherwise_is_left_alone(study: Study) -> None:
+def test_a_study_with_its_own_finish_recipes_is_left_unchanged(study: Study) -> None:
     assert study.begun() == study

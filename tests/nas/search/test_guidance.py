@@ -1,4 +1,4 @@
-"""What guided proposals know, with a real sampler on eight places in a row: the farther, the better."""
+"""The knowledge of guided proposals, with a real sampler on eight places in a row: the farther, the better."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Make = Callable[[int, Origin, Genotype], Trial]
 
 
 class Row:
-    """A question of where; every place is compared."""
+    """A space with one question, for a place; the sampler compares every place."""
 
     rungs = (1.0,)
 
@@ -71,7 +71,7 @@ def trial(invented: Callable[[float], Latency]) -> Make:
 
 
 class Stairs(Row):
-    """The same places, where a training may pause."""
+    """The same places, with two rungs, so that trainings can pause."""
 
     rungs = (0.25, 1.0)
 
@@ -97,7 +97,7 @@ def next_places(guidance: Guidance, trials: list[Trial], count: int) -> list[obj
     return [guidance.propose(trials, len(trials) + 1, TEN).genotype["place"] for _ in range(count)]
 
 
-def test_what_is_entered_is_not_compared_with_anything(trial: Make) -> None:
+def test_entering_a_candidate_compares_no_points(trial: Make) -> None:
     row = Row()
     sampler = Sampler(row, surrogate)
     for place in PLACES[:4]:
@@ -107,8 +107,8 @@ def test_what_is_entered_is_not_compared_with_anything(trial: Make) -> None:
     assert row.compared == 1
 
 
-def test_what_another_sampler_proposed_costs_no_places(trial: Make) -> None:
-    """Its trial cannot be repeated. What came instead, here every place, was never looked at."""
+def test_proposals_of_another_sampler_cost_no_places(trial: Make) -> None:
+    """Such a trial cannot be repeated. The places proposed instead, here all places, were never trained."""
     guidance = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     trials.append(trial(3, "guided", {"place": 2, "of another kind": 1}))
@@ -116,7 +116,7 @@ def test_what_another_sampler_proposed_costs_no_places(trial: Make) -> None:
     assert sorted(next_places(guidance, trials, 5)) == [3, 4, 5, 6, 7]
 
 
-def test_what_is_none_of_what_is_searched_is_taken_for_nothing(trial: Make) -> None:
+def test_a_candidate_outside_the_space_is_ignored(trial: Make) -> None:
     guidance = guidance_of(Row(), outside=7)
     trials = [trial(number, "random", {"place": place}) for number, place in ((1, 2), (2, 7), (3, 4))]
     guidance.replay(trials, {})
@@ -125,8 +125,8 @@ def test_what_is_none_of_what_is_searched_is_taken_for_nothing(trial: Make) -> N
         Sampler(Row(), surrogate).enter({"place": 8})
 
 
-def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) -> None:
-    """The first proposal led to what was known: it is not proposed again in either."""
+def test_a_resumed_sampler_proposes_the_same_as_an_uninterrupted_one(trial: Make) -> None:
+    """The first proposal led to a known candidate, which neither sampler proposes again."""
     whole = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     known = whole.propose(trials, 3, TEN)
@@ -142,8 +142,8 @@ def test_what_is_repeated_is_proposed_as_without_an_interruption(trial: Make) ->
     assert len(set(expected)) == 4
 
 
-def test_what_changes_nothing_is_not_proposed_again(trial: Make) -> None:
-    """Of a sampler that keeps nothing in mind: what followed no draws in vain, unlike what followed two."""
+def test_a_stateless_sampler_repeats_only_steps_with_draws_in_vain(trial: Make) -> None:
+    """The step after two draws in vain is repeated, and the step after none only entered."""
     whole = guidance_of(Row())
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
     for number, in_vain in ((3, 0), (4, 2)):
@@ -156,20 +156,20 @@ def test_what_changes_nothing_is_not_proposed_again(trial: Make) -> None:
     row = Row()
     again = guidance_of(row)
     again.replay(trials, {})
-    assert row.compared == 3  # for the last step
+    assert row.compared == 3  # for the step with draws in vain
     expected = next_places(whole, trials, 3)
     assert next_places(again, trials, 3) == expected
     assert len({*expected}) == 3
 
     row = Row()
     earlier = guidance_of(row)
-    earlier.replay([replace(each, in_vain=None) for each in trials], {})  # as an earlier version left them
+    earlier.replay([replace(each, in_vain=None) for each in trials], {})  # as in trials of an earlier version
     assert row.compared == 4
     assert next_places(earlier, trials, 3) == expected
 
 
 def test_draws_before_a_budget_was_given_up_are_repeated(trial: Make) -> None:
-    """They came to nothing, but those at random that follow depend on how many they were."""
+    """These draws led to no candidate, but later random draws depend on their number."""
     twenty = Budget.parse("20ms")
     whole = guidance_of(Row(), "10ms", "20ms", startup=9)
     trials = [trial(number, "random", {"place": number - 1}) for number in (1, 2)]
@@ -192,8 +192,10 @@ def test_draws_before_a_budget_was_given_up_are_repeated(trial: Make) -> None:
         assert next_places(again, trials, 6) == expected
 
 
-def test_what_scored_at_a_width_over_the_budget_may_be_proposed_at_another() -> None:
-    """Of an earlier run for a larger budget, or on a faster target; what no width was inside of is no such thing."""
+def test_a_point_trained_at_a_width_over_the_budget_can_be_proposed_at_another_width() -> None:
+    """The score is that of an earlier run for a larger budget, or on a faster target. Points over the budget at every
+    width are not proposed.
+    """
     guidance = guidance_of(Row())
     known = EarlierTrial(run="", architecture=space.load(PUBLISHED[0]))
     for place in (1, 3, 5, 6):
@@ -203,7 +205,7 @@ def test_what_scored_at_a_width_over_the_budget_may_be_proposed_at_another() -> 
 
 
 def begun(startup: int) -> tuple[Sampler[Architecture], dict[int, int]]:
-    """A sampler, and its numbers of short trainings at all places, in no order, which are under way."""
+    """A sampler, and its numbers of the short trainings under way at all places, in random order."""
     sampler = Sampler(
         Stairs(), lambda candidates: samplers.make("surrogate", seed=0, startup=startup, candidates=candidates)
     )
@@ -215,7 +217,7 @@ def pause(sampler: Sampler[Architecture], numbers: dict[int, int]) -> None:
         sampler.tell(number, Outcome(miou=0.1 * place, fidelity=0.25))
 
 
-def test_the_best_of_those_that_paused_goes_on() -> None:
+def test_the_best_paused_candidate_goes_on() -> None:
     sampler, numbers = begun(startup=1)
     pause(sampler, numbers)
     proposal = sampler.propose()
@@ -223,9 +225,9 @@ def test_the_best_of_those_that_paused_goes_on() -> None:
     assert sampler.propose().genotype != proposal.genotype, "it is under way"
 
 
-def test_what_was_drawn_again_while_it_was_under_way_may_go_on_when_it_has_paused() -> None:
+def test_a_candidate_drawn_again_during_its_training_can_go_on_once_paused() -> None:
     sampler, numbers = begun(startup=len(PLACES))
-    drawn = [sampler.propose() for _ in range(40)]  # at random, as nothing is told
+    drawn = [sampler.propose() for _ in range(40)]  # at random, since no outcome is known
     for each in drawn:
         sampler.withdraw(each.number)
     assert {each.genotype["place"] for each in drawn} == set(PLACES)
@@ -234,8 +236,8 @@ def test_what_was_drawn_again_while_it_was_under_way_may_go_on_when_it_has_pause
     assert (proposal.genotype["place"], proposal.fidelity) == (max(PLACES), 1.0)
 
 
-def test_what_paused_at_a_rung_that_is_then_left_out_may_go_on() -> None:
-    """Short trainings order six places the wrong way round."""
+def test_a_candidate_paused_at_a_rung_that_is_then_left_out_can_go_on() -> None:
+    """Short trainings rank six places in reverse order."""
     sampler, numbers = begun(startup=1)
     pause(sampler, numbers)
     *known, last_but_one, last = PLACES

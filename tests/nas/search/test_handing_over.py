@@ -1,4 +1,4 @@
-"""What a candidate's search leaves is what its finish goes on from; damaged, it is written again."""
+"""The weights that a candidate's search hands over to its finish, and writes again if they are damaged."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def trial_of(
 
 
 def searched(run: RunFolder, trial: Trial, dataset: Dataset, init: Mapping[str, Tensor] | None = None) -> Trainer:
-    """Train as a search's worker does: what is there is gone on from, and what is finished is written again."""
+    """Train as a search's worker does: resume a training, and write the files of a finished one again."""
     folder = run.phase_path(trial, "search")
     folder.mkdir(parents=True, exist_ok=True)
     trainer = go_on(lambda: Trainer(trial.architecture, dataset, RECIPE, threads=1, init=init), folder)
@@ -78,8 +78,8 @@ def searched(run: RunFolder, trial: Trial, dataset: Dataset, init: Mapping[str, 
 
 @pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize("rep", [True, False])
-def test_a_finish_goes_on_from_the_form_that_was_trained(rep, folded, run, trial_of, dataset) -> None:
-    """Which is one convolution where the search began with an `init` of folded weights."""
+def test_a_finish_goes_on_from_the_trained_form(rep, folded, run, trial_of, dataset) -> None:
+    """The trained form is one convolution if the search began with an `init` of folded weights."""
     trial = trial_of(rep)
     init = trial.architecture.build(len(dataset.classes)).state_dict() if folded else None
     trainer = searched(run, trial, dataset, init)
@@ -97,7 +97,7 @@ def test_a_finish_goes_on_from_the_form_that_was_trained(rep, folded, run, trial
 
 @pytest.mark.parametrize("file", [TRAINED_WEIGHTS, WEIGHTS])
 @pytest.mark.parametrize("missing", [True, False])
-def test_what_is_damaged_or_missing_is_written_again(file, missing, run, trial_of, dataset) -> None:
+def test_damaged_and_missing_weights_are_written_again(file, missing, run, trial_of, dataset) -> None:
     trial = trial_of(True)
     searched(run, trial, dataset)
     damaged = run.phase_path(trial, "search") / file
@@ -115,7 +115,7 @@ def test_what_is_damaged_or_missing_is_written_again(file, missing, run, trial_o
 
 
 def test_a_pruned_candidate_goes_on_from_one_convolution(run, trial_of, dataset) -> None:
-    """Whether channels were cut, or only blocks: what it was cut from ran as one."""
+    """The original ran as one convolution, whether channels or only blocks were cut."""
     whole = trial_of(True)
     narrow = replace(whole.architecture, channels={"stem.conv0": 2})
     for architecture in (whole.architecture, narrow):
@@ -150,7 +150,7 @@ def test_pretrained_weights_are_kept_in_the_run_for_every_candidate(run, dataset
     assert torch.equal(trainer.network.state_dict()["stem.conv0.weight"].contiguous(), init["stem.conv0.weight"])
 
 
-def test_how_much_of_a_candidate_is_pretrained_is_recorded_said_and_reported(run, dataset, trial_of, tmp_path, capsys):
+def test_the_pretrained_share_of_a_candidate_is_recorded_printed_and_reported(run, dataset, trial_of, tmp_path, capsys):
     whole = trial_of(False)
     stem = replace(whole.architecture.stem, width=6)
     wider = replace(whole, number=2, name="wider", architecture=replace(whole.architecture, stem=stem))

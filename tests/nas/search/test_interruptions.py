@@ -1,4 +1,4 @@
-"""What is proposed depends neither on interruptions nor on which training ends first. Trainings are pretended."""
+"""Proposals depend neither on interruptions nor on the order in which trainings end. Trainings are simulated."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ Invented = Callable[[float], Latency]
 
 
 class SlowFpl:
-    """A device on which some kinds are never inside the budget: those of them with a step of one block, and the others
-    only until all is proposed, since the machine is busy.
+    """A device on which networks of FPL blocks are over the budget: those with a step of one block always, and the
+    others, on a busy machine, until all candidates are proposed.
     """
 
     def __init__(self, invented: Invented, run: RunFolder) -> None:
@@ -72,11 +72,11 @@ class SlowFpl:
 
 
 class InterruptedHereError(Exception):
-    """The driver was killed."""
+    """Simulates a killed driver."""
 
 
 class Pretended:
-    """A search with two workers whose trainings advance in an order drawn from `seed`, killed now and then."""
+    """A search with two workers whose trainings advance in an order drawn from `seed`, with occasional kills."""
 
     def __init__(self, search: Search, meter: SlowFpl, seed: int, lives: float) -> None:
         self._search = replace(search, workers=replace(search.workers, concurrent=2))
@@ -86,11 +86,11 @@ class Pretended:
         self.deaths = 0
 
     def to_its_end(self) -> list[tuple[object, ...]]:
-        """Every candidate, once nothing is left to be done."""
+        """Run to the end, and return all candidates."""
         while True:
             try:
                 self._once()
-            except InterruptedHereError:  # it goes on on a machine with other cores
+            except InterruptedHereError:  # resumed on a machine with other cores
                 self.deaths += 1
                 workers = replace(self._search.workers, concurrent=self._draw.choice((1, 2, 4)))
                 self._search = replace(self._search, workers=workers)
@@ -116,7 +116,7 @@ class Pretended:
                 training.remove(chosen)
 
     def _advance(self, trial: Trial, finished: Callable[[Trial], None]) -> bool:
-        """One epoch more; whether it was the last."""
+        """Train one more epoch; return whether it was the last."""
         run = self._search.run
         epoch = len(run.progress(trial, "search").history) + 1
         last = trial.until(EPOCHS)
@@ -135,7 +135,7 @@ class Pretended:
 
 
 class FoundAhead(Pretended):
-    """One whose candidates a thread finds and measures while others train, as a search has it."""
+    """Such a search whose candidates a thread finds and measures while others train, as in a real one."""
 
     def _once(self) -> None:
         source = Proposals(self._search, self._meter, None)
@@ -157,10 +157,10 @@ class FoundAhead(Pretended):
 
 
 @pytest.mark.parametrize("order", [1, *(pytest.param(order, marks=pytest.mark.slow) for order in (0, 2, 3))])
-def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
+def test_interrupted_runs_propose_and_resume_the_same_candidates_as_undisturbed_ones(
     order: int, invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
-    """Nor does the order matter in which trainings end, which is drawn: by 0 that of the one that is not killed."""
+    """The order in which trainings end does not matter either: it is drawn, by 0 as in the run that is not killed."""
     found, deaths = [], []
     for name, seed, lives in (("whole", 0, 1e9), ("killed", order, 10.0)):
         run = RunFolder.create(tmp_path / name, STUDY)
@@ -187,10 +187,10 @@ def test_interrupted_runs_propose_what_another_one_does_and_have_the_same_go_on(
 
 
 @pytest.mark.slow
-def test_candidates_that_are_measured_ahead_are_the_same_whatever_is_killed_when(
+def test_candidates_measured_ahead_are_the_same_whenever_a_run_is_killed(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
-    """When the thread gets its time is chance, and so is what is measured and not begun at a kill."""
+    """The thread runs at random times, so the candidates measured but not begun at a kill are random too."""
 
     def candidates_of(kind: type[Pretended], name: str, seed: int, lives: float) -> list[tuple[object, ...]]:
         run = RunFolder.create(tmp_path / name, STUDY)
@@ -219,7 +219,7 @@ class Arithmetic:
 def test_a_table_that_is_made_or_lost_between_two_sessions_changes_no_proposal(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
-    """What a run began with is kept in its folder, also that there was none."""
+    """A run's folder keeps the table that it began with, or the fact that there was none."""
     plan = SearchPlan(seeds=(), random_trials=2, guided_trials=1, stop_weak=False)
     study = replace(STUDY, search=plan, recipe=replace(STUDY.recipe, epochs=1))
     table = LatencyTable(
@@ -238,7 +238,7 @@ def test_a_table_that_is_made_or_lost_between_two_sessions_changes_no_proposal(
         return Proposals(search_of(run), Arithmetic(invented), hold_to_table(run, lambda: kept))
 
     def proposed(name: str, *sessions: LatencyTable | None) -> list[tuple[str, object]]:
-        """All candidates, where the last session begins after the random ones."""
+        """All candidates of a run whose last session begins after the random candidates."""
         run = RunFolder.create(tmp_path / name, study)
         for kept in sessions:
             source = begun(run, kept)

@@ -1,4 +1,4 @@
-"""The Optuna journal of a run: what Optuna reads of it, and that no run needs it."""
+"""The Optuna journal of a run: Optuna can read it, and no run needs it."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def train(run: RunFolder, source: Proposals, trial: Trial, epochs: int, failed: 
 
 
 def known(run: RunFolder) -> list[FrozenTrial]:
-    """What Optuna reads of the journal."""
+    """The trials that Optuna reads from the journal."""
     storage = JournalStorage(JournalFileBackend(str(run.root / JOURNAL)))
     return optuna.load_study(study_name=STUDY, storage=storage).trials
 
 
 def said(run: RunFolder) -> set[tuple[object, ...]]:
-    """The same, but for when it was written."""
+    """The contents of the journal, except for times of writing."""
     return {
         (each.state, each.value, *each.params.items(), *each.constraints.items(), each.user_attrs["key"])
         for each in known(run)
@@ -68,7 +68,7 @@ def said(run: RunFolder) -> set[tuple[object, ...]]:
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, proposals: Callable[[RunFolder], Proposals]) -> RunFolder:
-    """A run that has trained a candidate whole, stopped one, and seen one break; three are to come."""
+    """A run with a whole training, a stopped one and one that broke; three more are to come."""
     run = RunFolder.create(tmp_path_factory.mktemp("begun") / "run", ASKED)
     source = proposals(run)
     for epochs, failed in ((4, ""), (1, ""), (1, "a loss of NaN")):
@@ -80,7 +80,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory, proposals: Callable[[RunFold
 
 @pytest.fixture
 def run(begun: RunFolder, tmp_path: Path) -> RunFolder:
-    """The same, to be changed."""
+    """A copy of that run, which a test may change."""
     shutil.copytree(begun.root, tmp_path / "run")
     return RunFolder.open(tmp_path / "run")
 
@@ -100,7 +100,7 @@ def test_optuna_reads_how_trials_ended(run: RunFolder) -> None:
         assert each.params
 
 
-def test_what_is_over_the_budget_violates_a_constraint(
+def test_a_candidate_over_the_budget_violates_a_constraint(
     tmp_path: Path, proposals: Callable[[RunFolder], Proposals]
 ) -> None:
     asked = replace(ASKED, budget="0.101ms", search=replace(ASKED.search, random_trials=0, guided_trials=0))
@@ -126,7 +126,7 @@ def append_another(file: Path) -> None:
 
 @pytest.mark.share(3)
 @pytest.mark.parametrize("harm", [Path.unlink, cut, scribble, append_another, lambda file: file.write_text("")])
-def test_a_harmed_journal_is_written_anew(
+def test_a_damaged_journal_is_written_anew(
     run: RunFolder, proposals: Callable[[RunFolder], Proposals], harm: Callable[[Path], object]
 ) -> None:
     before = said(run)
@@ -149,14 +149,14 @@ def test_an_intact_journal_goes_on_as_the_same_file(
     assert (run.root / JOURNAL).read_bytes() == before
 
 
-def test_another_budget_is_another_constraint(run: RunFolder, proposals: Callable[[RunFolder], Proposals]) -> None:
+def test_a_changed_budget_changes_the_constraint(run: RunFolder, proposals: Callable[[RunFolder], Proposals]) -> None:
     run.write_study(replace(ASKED, budget="5ms"))
     proposals(run)
     for each in known(run):
         assert each.constraints["latency"] == pytest.approx(each.user_attrs["milliseconds"] / 5 - 1)
 
 
-def test_a_trial_that_cannot_be_told_ends_no_search(run: RunFolder) -> None:
+def test_a_trial_that_cannot_be_written_to_the_journal_ends_no_search(run: RunFolder) -> None:
     def outcome(trial: Trial) -> Outcome:
         raise UserError("expected a score")
 

@@ -1,4 +1,4 @@
-"""How large networks become on devices that are faster than any budget asks, invented ones."""
+"""Limits on the size of networks, on invented devices that are faster than any budget needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLASSES = 11
 
 @dataclass(frozen=True)
 class Fast:
-    """A device that does so many multiply-adds in a millisecond, and takes a while to start each network."""
+    """A device with so many multiply-adds in a millisecond, and a fixed time to start each network."""
 
     invented: Invented
     size: tuple[int, int]
@@ -54,7 +54,7 @@ class Fast:
 
 @dataclass(frozen=True)
 class Uncalibrated(Fast):
-    """One of which no latency table is kept."""
+    """Such a device without a kept latency table."""
 
     timed: tuple[str, ...] = ()
 
@@ -98,7 +98,7 @@ def test_a_budget_that_no_network_needs_makes_no_giants(name: str, invented: Inv
 
 
 @pytest.mark.parametrize("name", ["swiftnet-rn18", "erfnet"])
-def test_the_built_in_study_of_a_gpu_binds(name: str, invented: Invented) -> None:
+def test_the_built_in_study_limits_networks_on_a_gpu(name: str, invented: Invented) -> None:
     study = built_in_study("10ms", on_gpu=True)
     architecture, use = filled(study, name, Fast(invented, study.data.size, DATA_CENTRE))
     assert FULL_ENOUGH <= use <= SAFE
@@ -128,7 +128,7 @@ def test_the_larger_batches_of_an_encoder_count_too() -> None:
     wide, narrower = (widest(space.load("erfnet"), limits_of(each, CLASSES)) for each in (study, two_stages))
     assert memory(wide, crop, CLASSES, encoder=True).training_bytes(stage.batch_size) > 0.1e9
     assert 0.07e9 < memory(narrower, crop, CLASSES, encoder=True).training_bytes(stage.batch_size) <= 0.1e9
-    alone = space.load("erfnet-encoder")  # which has no stage before the whole
+    alone = space.load("erfnet-encoder")  # which has no encoder stage
     assert widest(alone, limits_of(study, CLASSES)) == widest(alone, limits_of(two_stages, CLASSES))
 
 
@@ -139,7 +139,7 @@ def test_limits_are_positive(name: str) -> None:
 
 
 @pytest.mark.parametrize(("speed", "said"), [(DATA_CENTRE, True), (DATA_CENTRE / 300, False)])
-def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
+def test_a_search_notes_at_its_start_that_a_budget_exceeds_its_space(
     speed: float,
     said: bool,
     tmp_path: Path,
@@ -170,7 +170,7 @@ def test_a_search_says_at_its_start_that_a_budget_is_above_its_space(
     ],
 )
 @pytest.mark.parametrize("precisions", [(), ("fp32", "bf16", "int8")])
-def test_a_search_says_what_its_estimates_begin_with(
+def test_a_search_names_the_source_of_its_first_estimates(
     timed: tuple[str, ...],
     precisions: tuple[str, ...],
     said: str,
@@ -179,7 +179,7 @@ def test_a_search_says_what_its_estimates_begin_with(
     search_of: Callable[[RunFolder], Search],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """By what can be timed, however many precisions the study allows."""
+    """Only precisions that can be timed count, however many the study allows."""
     target = str(replace(Target.parse(timed[0]), precision="fp32"))
     study = replace(built_in_study("10ms"), target=target, precisions=precisions)
     asked = search_of(RunFolder.create(tmp_path / "run", study))
@@ -191,7 +191,7 @@ def test_a_search_says_what_its_estimates_begin_with(
     assert bool(told) == bool(said)
 
 
-def test_a_profile_says_so_too(invented: Invented) -> None:
+def test_a_profile_refuses_a_budget_that_exceeds_its_space(invented: Invented) -> None:
     study = Study(
         data=DataSpec(size=(64, 96)),
         budget="10ms",
@@ -207,6 +207,6 @@ def test_a_profile_says_so_too(invented: Invented) -> None:
         found.require()
 
 
-def test_without_a_limit_the_widest_is_what_it_was() -> None:
+def test_the_widest_network_without_a_limit_has_the_largest_factor() -> None:
     architecture = space.load("ndnet45-ende")
     assert widest(architecture, lambda wide: True) == scale_width(architecture, WIDEST)

@@ -16,20 +16,20 @@ ASKED = Study(data=DataSpec(size=(64, 96)), budget="10ms", target="null@cpu:1", 
 PATIENCE_SECONDS = 60.0
 
 
-def test_a_page_is_written_when_asked_for_and_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_live_page_is_written_in_the_background(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
     page = run.root / "report.html"
     end = time.monotonic() + PATIENCE_SECONDS
     with live_report(run, pause_seconds=0.0) as ended:
         ended()
-        assert not page.exists()  # it comes when it comes
+        assert not page.exists()  # the call does not wait for it
         while not page.exists() and time.monotonic() < end:
             time.sleep(0.05)
     assert "Still to come: train new and paused candidates" in page.read_text()
     assert (run.root / "report.yaml").is_file()
 
 
-def test_none_is_written_beside_a_timing_nor_after_the_end(tmp_path: Path) -> None:
+def test_no_live_page_is_written_during_a_timing_or_after_the_end(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
     with live_report(run, pause_seconds=0.0) as ended, lane.exclusive():
         ended()

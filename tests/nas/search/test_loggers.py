@@ -1,6 +1,6 @@
-"""Loggers that a study asks for are told of its trainings, and harm none of them.
+"""Loggers of a study receive its trainings, and do not disturb them.
 
-A stand-in for MLflow lies on the path: it has what Ray's callback calls, and writes that down.
+A stand-in for MLflow lies on the path: it has the functions that Ray's callback calls, and records the calls.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ assert run.is_done(trial, "search")
 
 
 class Training:
-    """What Ray tells of one."""
+    """A training as Ray describes it."""
 
     def __init__(self) -> None:
         self.config = {"name": "erfnet x0.53", "phase": "search"}
@@ -138,7 +138,7 @@ class Training:
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the stand-in writes what it is told."""
+    """The file in which the stand-in records its calls."""
     for name, text in MLFLOW.items():
         file = tmp_path / "path" / "mlflow" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def logged(search_of: Callable[[RunFolder], Search], tmp_path: Path) -> Callable[[], None]:
-    """Tells the logger of a study that asks for MLflow of one training."""
+    """Sends one training to the logger of a study that asks for MLflow."""
 
     def told() -> None:
         search = search_of(RunFolder.create(tmp_path / "night", built_in_study("10ms")))
@@ -169,7 +169,7 @@ def logged(search_of: Callable[[RunFolder], Search], tmp_path: Path) -> Callable
     return told
 
 
-def test_mlflow_is_told_of_a_training_and_its_epochs(logged: Callable[[], None], log: Path) -> None:
+def test_mlflow_receives_a_training_and_its_epochs(logged: Callable[[], None], log: Path) -> None:
     logged()
     told = log.read_text().splitlines()
     assert told[:2] == ["experiment night", "run erfnet x0.53, search"]
@@ -178,7 +178,7 @@ def test_mlflow_is_told_of_a_training_and_its_epochs(logged: Callable[[], None],
     assert told[-1] == "end erfnet x0.53, search FINISHED"
 
 
-def test_one_that_breaks_is_said_and_told_nothing_more(
+def test_a_logger_that_breaks_is_reported_and_receives_nothing_more(
     logged: Callable[[], None], log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_STAND_IN", "refuses")
@@ -189,7 +189,7 @@ def test_one_that_breaks_is_said_and_told_nothing_more(
     )
 
 
-def test_one_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loggers, "LAST_SECONDS", 0.01)
     said: list[str] = []
     released = threading.Event()
@@ -200,7 +200,7 @@ def test_one_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     released.set()
 
 
-def test_what_is_not_installed_or_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_unknown_loggers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     require_loggers(())
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"search\.loggers: expected wandb to be installed .*; pip install wandb, or"):
@@ -211,7 +211,7 @@ def test_what_is_not_installed_or_unknown_is_refused(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_ray_tells_it_of_what_it_trains(tmp_path: Path, log: Path) -> None:
+def test_trainings_of_ray_reach_the_logger(tmp_path: Path, log: Path) -> None:
     paths = [str(Path(__file__).parents[3]), str(tmp_path / "path")]
     subprocess.run(
         [sys.executable, "-P", "-c", SEARCH, str(tmp_path / "night")],

@@ -1,4 +1,4 @@
-"""What a search says and does where the cluster has no node for it, where a node is lost, and when others come."""
+"""Searches on a cluster without a suitable node, with lost nodes, and with nodes that join later."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ space: {stages: [2], stage.depth: [1, 2], block: [nonbt, sep]}
 search: {seeds: [ndnet45-fcn32], random_trials: 1, guided_trials: 0, finalists: 1, finish_epochs: 6}
 """
 
-# A head that trains nothing, and then: a node of another mount namespace, which has nothing in the run's place; two
-# nodes, one of which is killed while it trains, and the other one while it finishes; and one that comes afterwards.
+# A head that trains nothing; then a node of another mount namespace, which does not see the run's folder; two nodes, of
+# which one is killed during a training and the other during the finish; and a node that joins afterwards.
 CLUSTER = """
 import json, os, subprocess, sys, time
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -106,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[str, Any]:
-    """What each search ended with, and said."""
+    """The exit code and the output of each search."""
     (folder / "study.yaml").write_text(STUDY)
     done = subprocess.run([sys.executable, "-c", CLUSTER, folder], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -125,7 +125,7 @@ def test_a_cluster_without_a_node_that_trains_is_refused_in_one_line(found: dict
 
 
 @pytest.mark.slow
-def test_a_node_that_does_not_see_the_run_is_told_before_anything_is_timed(found: dict[str, Any], folder: Path) -> None:
+def test_a_node_that_does_not_see_the_run_is_refused_before_any_timing(found: dict[str, Any], folder: Path) -> None:
     if "blind" not in found:
         pytest.skip("no mount namespaces here")
     code, said = found["blind"]
@@ -139,7 +139,7 @@ def test_a_node_that_does_not_see_the_run_is_told_before_anything_is_timed(found
 
 
 @pytest.mark.slow
-def test_the_trainings_of_a_lost_node_go_on_on_another_one_or_wait_for_one(found: dict[str, Any], folder: Path) -> None:
+def test_trainings_of_a_lost_node_go_on_at_another_node_or_wait_for_one(found: dict[str, Any], folder: Path) -> None:
     code, said = found["lost"]
     assert code == 2, said
     told = said.splitlines()
@@ -148,7 +148,7 @@ def test_the_trainings_of_a_lost_node_go_on_on_another_one_or_wait_for_one(found
     assert all("others go on with its trainings" in told[number] for number in lost)
     ends = [number for number, line in enumerate(told) if "  train   " in line and "epoch 6/6" in line]
     assert len(ends) == 2, said
-    assert max(ends) < lost[1], "both candidates are trained by the node that is left"  # Ray may tell of the first late
+    assert max(ends) < lost[1], "both candidates are trained by the node that is left"  # Ray may report the first late
     waits = "wait    for a node with 1 processor: the cluster has none any more; see `ray status`"
     assert sum(line.endswith(waits) for line in told) == 1
     assert told[-1].startswith("nas search: the cluster has no node with 1 processor any more, and none came within ")

@@ -1,4 +1,4 @@
-"""What is trained next, on an invented device: no Ray, no training."""
+"""The next candidates to train, on an invented device, without Ray and without trainings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def study(budget: str = "10ms", **plan: object) -> Study:
 
 
 class SlowBranches:
-    """A device where FPL's many branches cost ten times what their arithmetic says."""
+    """A device on which FPL's many branches take ten times as long as their arithmetic."""
 
     def __init__(self, invented: Invented) -> None:
         self._invented = invented
@@ -61,7 +61,7 @@ class SlowBranches:
 
 @pytest.fixture
 def proposals(invented: Invented, search_of: Callable[[RunFolder], Search]) -> Propose:
-    """Proposals for a run that is asked for a budget, with some effort."""
+    """Proposals for a run with some budget and plan."""
 
     def propose(run: RunFolder, budget: str = "10ms", **plan: object) -> Proposals:
         run.write_study(study(budget, **plan))
@@ -100,7 +100,7 @@ def test_the_plan_is_followed_and_every_candidate_is_inside_the_budget(tmp_path:
 
 
 @pytest.mark.slow
-def test_what_is_over_the_budget_is_written_down_and_not_given_out(tmp_path: Path, proposals: Propose) -> None:
+def test_candidates_over_the_budget_are_recorded_and_not_trained(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study("0.3ms"))
     given = all_of(run, proposals(run, "0.3ms", random_trials=8, guided_trials=0))
     over = [trial for trial in run.trials() if not trial.feasible]
@@ -110,7 +110,7 @@ def test_what_is_over_the_budget_is_written_down_and_not_given_out(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_continued_run_does_not_propose_again_what_it_has(tmp_path: Path, proposals: Propose) -> None:
+def test_a_resumed_run_does_not_repeat_proposals(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study())
     source = proposals(run)
     first = [source.next() for _ in range(3)]
@@ -124,7 +124,7 @@ def test_a_continued_run_does_not_propose_again_what_it_has(tmp_path: Path, prop
 
 
 @pytest.mark.slow
-def test_another_budget_keeps_the_old_trials_and_plans_for_the_new_one(tmp_path: Path, proposals: Propose) -> None:
+def test_a_changed_budget_keeps_old_trials_and_brings_a_new_plan(tmp_path: Path, proposals: Propose) -> None:
     run = RunFolder.create(tmp_path / "run", study())
     few = {"random_trials": 1, "guided_trials": 1}
     all_of(run, proposals(run, **few))
@@ -144,10 +144,10 @@ def test_a_budget_that_no_draw_can_meet_ends_with_the_lowest_latency_seen(tmp_pa
 
 
 @pytest.mark.slow
-def test_narrow_ranges_bind_what_is_asked_before_them(
+def test_narrow_ranges_bind_the_questions_before_them(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:
-    """Only some blocks can be sums of paths: every draw has one, and a seed that has none is outside the space."""
+    """Only some blocks can be sums of paths: every draw has one, and a seed without one is outside the space."""
     narrow = {"stages": (2,), "stage.depth": (1, 2), "rep": (True,)}
     asked = replace(study(seeds=("erfnet-encoder",), random_trials=1, guided_trials=1), space=narrow)
     run = RunFolder.create(tmp_path / "run", asked)
@@ -159,7 +159,7 @@ def test_narrow_ranges_bind_what_is_asked_before_them(
 
 
 def pretend_rungs(run: RunFolder, source: Proposals, epochs: int) -> list[Trial]:
-    """Give out and train all that is left: each network has a score of its own, and more the longer it is trained."""
+    """Give out and train all remaining jobs: each network has a score of its own, which rises with its epochs."""
     given = []
     while (trial := source.next()) is not None:
         given.append(trial)
@@ -174,7 +174,7 @@ def pretend_rungs(run: RunFolder, source: Proposals, epochs: int) -> list[Trial]
 
 
 @pytest.mark.slow
-def test_what_pauses_goes_on_and_finalists_are_trained_to_the_end(
+def test_paused_candidates_go_on_and_finalists_are_trained_to_the_end(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:
     asked = study(seeds=("swiftnet-rn18",), random_trials=3, guided_trials=1, finalists=4)
@@ -231,7 +231,7 @@ def test_the_first_guided_candidate_is_chosen_by_the_model(
 
 
 @pytest.mark.parametrize(("scores", "whole"), [((0.3, 0.2, 0.1), False), ((0.3, 0.1, 0.2), True)])
-def test_a_seed_that_the_space_does_not_hold_goes_on_if_it_is_among_the_two_best(
+def test_a_seed_outside_the_space_goes_on_if_it_is_among_the_two_best(
     scores: tuple[float, float, float],
     whole: bool,
     tmp_path: Path,
@@ -240,7 +240,7 @@ def test_a_seed_that_the_space_does_not_hold_goes_on_if_it_is_among_the_two_best
     rigid: Callable[[Search, Latency], Solver],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The sampler cannot propose it. It goes on, or stays paused, once the first rungs of all seeds are known."""
+    """The sampler cannot propose it. It goes on or stays paused once the first rungs of all seeds are known."""
     seeds = ("ndnet45-ende", "swiftnet-rn18", "ddrnet23-slim")
     asked = replace(study(seeds=seeds, random_trials=4, guided_trials=1), space={})
     run = RunFolder.create(tmp_path / "run", replace(asked, recipe=replace(asked.recipe, epochs=4)))
@@ -268,10 +268,10 @@ def test_a_seed_that_the_space_does_not_hold_goes_on_if_it_is_among_the_two_best
     assert (last.parent, last.until(4)) == (("ddrnet23-slim", 4) if whole else ("", 1))
 
 
-def test_what_an_earlier_version_stopped_can_go_on(
+def test_a_candidate_stopped_by_an_earlier_version_can_go_on(
     tmp_path: Path, invented: Invented, search_of: Callable[[RunFolder], Search]
 ) -> None:
-    """In the middle of its schedule: it goes on from there with another one."""
+    """It was stopped in the middle of its schedule, and goes on from there with another one."""
     asked = study(seeds=("swiftnet-rn18",), random_trials=0, guided_trials=0, finalists=1)
     asked = replace(asked, recipe=replace(asked.recipe, epochs=4))
     run = RunFolder.create(tmp_path / "run", asked)
@@ -299,7 +299,7 @@ def shares(sampler: Sampler[Architecture], draws: int) -> float:
 
 
 def enter(sampler: Sampler[Architecture], candidates: int, outcome: Callable[[bool], Outcome]) -> None:
-    """Tell of random draws; `outcome` is given whether it has FPL blocks."""
+    """Report the outcomes of random draws; `outcome` depends on whether a draw has FPL blocks."""
     narrowed = Space(ranges=THREE_KINDS, size=SIZE)
     for index in range(candidates):
         architecture = narrowed.sample(random.Random(index))
@@ -307,13 +307,13 @@ def enter(sampler: Sampler[Architecture], candidates: int, outcome: Callable[[bo
         sampler.tell(number, outcome(architecture.stages[0].block == "fpl"))
 
 
-# How many are told, and how many proposals are looked at: the surrogate compares hundreds for each.
+# The numbers of reported draws and of tested proposals: the surrogate compares hundreds for each proposal.
 LEARNS = pytest.mark.parametrize(("kind", "told", "draws"), [("tpe", 60, 40), ("surrogate", 16, 6)])
 
 
 @pytest.mark.share(2)
 @LEARNS
-def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws: int) -> None:
+def test_the_sampler_avoids_a_kind_that_violates_the_budget(kind: str, told: int, draws: int) -> None:
     sampler = sampler_of(Space(ranges=THREE_KINDS, size=SIZE), kind=kind, startup=1, seed=0)
     slow, fast = Outcome(miou=None, violations={"latency": 2.0}), Outcome(miou=0.4, violations={"latency": -0.1})
     enter(sampler, told, lambda fpl: slow if fpl else fast)
@@ -322,7 +322,7 @@ def test_the_sampler_learns_what_violates_the_budget(kind: str, told: int, draws
 
 @pytest.mark.share(2)
 @LEARNS
-def test_the_sampler_prefers_what_scored_well(kind: str, told: int, draws: int) -> None:
+def test_the_sampler_prefers_a_kind_that_scored_well(kind: str, told: int, draws: int) -> None:
     sampler = sampler_of(Space(ranges=THREE_KINDS, size=SIZE), kind=kind, startup=1, seed=0)
     enter(sampler, told, lambda fpl: Outcome(miou=0.6 if fpl else 0.2, violations={"latency": -0.1}))
     blocks = [sampler.propose().built.stages[0].block for _ in range(draws)]

@@ -1,4 +1,4 @@
-"""A network over the budget that was trained is pruned into it, fine-tuned, and competes."""
+"""Pruning in a search: a trained network over the budget is pruned into it, fine-tuned, and competes."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def nas_search(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class Tiring:
-    """A device on which all takes `slowness` times as long from the first repetition on, until it has rested. While it
-    is `busy` what it measures is flagged and may be anything.
+    """A device on which every latency is `slowness` times as long from the first repetition on, until it has rested.
+    While it is `busy` its latencies are flagged, with wide intervals.
     """
 
     def __init__(self, invented: Callable[[float], Latency], slowness: float, *, busy: bool = False) -> None:
@@ -79,7 +79,7 @@ class Tiring:
 
 
 class Refusing(Tiring):
-    """A device that times nothing that was cut."""
+    """A device that refuses to time pruned networks."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         if architecture.channels:
@@ -89,7 +89,7 @@ class Refusing(Tiring):
 
 @pytest.fixture
 def search(invented: Callable[[float], Latency], search_of: Callable[[RunFolder], Search], tmp_path: Path) -> Search:
-    """A search beside which a published network was trained that is a quarter over its budget."""
+    """A search with a trained published network that is a quarter over its budget."""
     (tmp_path / "study.yaml").write_text(STUDY)
     whole = scale_width(space.load("swiftnet-rn18"), 0.25)
     latency = Tiring(invented, 1.0).measure(whole)
@@ -118,7 +118,7 @@ def recorded(search: Search) -> Trial:
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("tires", [False, True])
-def test_a_cut_that_is_over_when_measured_again_does_not_compete(
+def test_a_cut_over_the_budget_when_measured_again_does_not_compete(
     tires: bool, search: Search, invented: Callable[[float], Latency]
 ) -> None:
     meter = Tiring(invented, 10.0 if tires else 1.0)
@@ -130,7 +130,7 @@ def test_a_cut_that_is_over_when_measured_again_does_not_compete(
 
 
 @pytest.mark.slow
-def test_a_cut_that_is_over_on_a_busy_machine_is_timed_again(
+def test_a_cut_over_the_budget_on_a_busy_machine_is_timed_again(
     search: Search, invented: Callable[[float], Latency]
 ) -> None:
     meter = Tiring(invented, 5.0, busy=True)
@@ -147,7 +147,7 @@ def test_a_cut_that_is_over_on_a_busy_machine_is_timed_again(
     assert (cut.number, cut.architecture, cut.feasible) == (busy.number, busy.architecture, True)
 
 
-def test_what_no_cut_of_can_be_timed_is_recorded_and_left_out(
+def test_a_network_whose_cuts_cannot_be_timed_is_recorded_and_left_out(
     search: Search, invented: Callable[[float], Latency], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cuts(search, Refusing(invented, 1.0)) == []
@@ -156,7 +156,7 @@ def test_what_no_cut_of_can_be_timed_is_recorded_and_left_out(
     assert cuts(search, Tiring(invented, 1.0)) == [], "it is not tried again"
 
 
-def test_whoever_looks_at_a_run_is_told_that_a_budget_is_pruned_for(
+def test_the_report_is_updated_before_pruning_for_a_budget(
     search: Search, invented: Callable[[float], Latency]
 ) -> None:
     search = replace(search, study=replace(search.study, search=replace(search.study.search, pruned=0)))
@@ -193,9 +193,7 @@ def test_a_cut_competes_and_is_not_made_twice(tmp_path: Path) -> None:
     assert {trial.architecture.key for trial in run.trials()} == before
 
 
-def test_a_network_that_memory_is_too_short_for_is_left_out(
-    search: Search, invented: Callable[[float], Latency]
-) -> None:
+def test_a_network_too_large_for_memory_is_left_out(search: Search, invented: Callable[[float], Latency]) -> None:
     def weigh(*_: object) -> Weighed:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.55 GiB.")
 

@@ -1,4 +1,4 @@
-"""The Ray of a search: out of reach for others, and gone with its process however that ends."""
+"""The Ray of a search: out of reach for other programs, and ended with its process in any case."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def sockets_of(process: int) -> set[str]:
 
 
 def listening(processes: list[int]) -> list[str]:
-    """Addresses, as the kernel writes them, that these processes listen on."""
+    """Addresses that these processes listen on, as the kernel writes them."""
     owned = set().union(*map(sockets_of, processes))
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
     return [words[1].partition(":")[0] for words in lines if words[3] == LISTENING and words[9] in owned]
@@ -99,9 +99,11 @@ def alive(process: int) -> bool:
         return False
 
 
-def test_it_is_ours_alone_and_ends_with_a_killed_owner(session: tuple[subprocess.Popen[str], Path, str]) -> None:
+def test_the_ray_of_a_search_is_private_and_ends_with_its_killed_owner(
+    session: tuple[subprocess.Popen[str], Path, str]
+) -> None:
     owner, temporary, said = session
-    assert said.startswith("127.0.0.1:1 "), said  # the address in the environment led nowhere
+    assert said.startswith("127.0.0.1:1 "), said  # not the address in the environment
     nas, random = said.split()[1:3]
     assert nas == str(Path(__file__).parents[3] / "nas" / "__init__.py")
     assert not random.startswith(os.readlink(f"/proc/{owner.pid}/cwd"))
@@ -131,7 +133,7 @@ def described(command: Sequence[Path | str], folder: Path, **variables: str) -> 
 
 
 @pytest.mark.slow
-def test_under_uv_run_workers_use_this_python(tmp_path: Path) -> None:
+def test_workers_under_uv_run_use_this_python(tmp_path: Path) -> None:
     (tmp_path / "uv").symlink_to(sys.executable)
     (tmp_path / "run").write_text("import subprocess, sys\nsys.exit(subprocess.run(sys.argv[1:]).returncode)")
     found = described([tmp_path / "uv", "run", sys.executable], tmp_path)
@@ -139,7 +141,7 @@ def test_under_uv_run_workers_use_this_python(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_start_where_the_path_of_python_needs_quotes(tmp_path: Path) -> None:
+def test_workers_start_although_the_path_of_python_needs_quotes(tmp_path: Path) -> None:
     environment = tmp_path / "My Projects & more"
     environment.symlink_to(sys.prefix)
     python = str(environment / Path(sys.executable).relative_to(sys.prefix))
@@ -147,7 +149,7 @@ def test_workers_start_where_the_path_of_python_needs_quotes(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_it_ignores_the_cluster_whose_job_started_it(tmp_path: Path) -> None:
+def test_the_ray_of_a_search_ignores_the_cluster_whose_job_started_it(tmp_path: Path) -> None:
     job = '{"runtime_env": {"env_vars": {"OF": "that cluster"}}}'
     variables = {"RAY_JOB_CONFIG_JSON_ENV_VAR": job, "RAY_RUNTIME_ENV_HOOK": "of.that.cluster"}
     found = described([sys.executable], tmp_path, **variables)
@@ -161,8 +163,10 @@ def test_it_ignores_the_cluster_whose_job_started_it(tmp_path: Path) -> None:
         ("no space left for sockets", "make room in "),
     ],
 )
-def test_one_that_does_not_start_is_told_in_a_line(said: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray raises bare exceptions too. A machine so busy cannot be had at will, so what Ray does there is pretended."""
+def test_a_ray_that_does_not_start_is_refused_in_one_line(
+    said: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray also raises bare exceptions. Its failure on a very busy machine is simulated."""
 
     def refuse(**options: object) -> None:
         raise Exception(said)

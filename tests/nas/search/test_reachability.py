@@ -1,4 +1,4 @@
-"""`nas profile`: what is estimated of a space, and what is said about a budget."""
+"""`nas profile`: estimates of a space, reachability of budgets, and forecasts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TINY_SPACE: dict[str, tuple[Any, ...]] = {
 
 @pytest.fixture
 def tiny() -> Study:
-    """A question about a space of tiny networks."""
+    """A study on a space of tiny networks."""
     return Study(
         data=DataSpec(size=(64, 96), train_images=8, validation_images=4),
         budget="10ms",
@@ -61,7 +61,7 @@ def reachability_of(study: Study, budget: str, table: LatencyTable, samples: int
     return explore(replace(study, budget=budget), estimate, samples=samples, seed=0)
 
 
-def test_each_network_is_estimated_at_its_width_and_at_the_ends(tiny: Study, table: LatencyTable) -> None:
+def test_each_network_is_estimated_at_its_own_width_and_at_both_extremes(tiny: Study, table: LatencyTable) -> None:
     found = reachability_of(tiny, "50ms", table, 20)
     assert [each.name for each in found.published] == ["ndnet29-fcn32"]
     assert len({each.architecture.key for each in found.draws}) > 1
@@ -75,7 +75,7 @@ def test_each_network_is_estimated_at_its_width_and_at_the_ends(tiny: Study, tab
 
 
 @pytest.mark.parametrize(("budget", "word"), [("0.1ms", "narrowest"), ("1000000ms", "width")])
-def test_a_budget_outside_of_what_is_reached_is_told_the_end(
+def test_a_budget_outside_the_reachable_range_is_refused_with_its_end(
     tiny: Study, table: LatencyTable, budget: str, word: str
 ) -> None:
     found = reachability_of(tiny, budget, table, 5)
@@ -85,7 +85,7 @@ def test_a_budget_outside_of_what_is_reached_is_told_the_end(
         found.require()
 
 
-def test_each_of_several_budgets_is_answered(tiny: Study, table: LatencyTable) -> None:
+def test_a_profile_answers_for_each_of_several_budgets(tiny: Study, table: LatencyTable) -> None:
     estimate = partial(table.estimate, num_classes=3)
     asked = tiny.asking(["50ms", "3ms", "0.1ms"])
     found = explore(asked, estimate, samples=20, seed=0)
@@ -105,7 +105,7 @@ def test_each_of_several_budgets_is_answered(tiny: Study, table: LatencyTable) -
 
 
 def test_the_effect_of_a_choice_is_not_that_of_its_company() -> None:
-    """fpl doubles latency; prelu, which mostly comes with fpl, does nothing."""
+    """The block fpl doubles latency; prelu, which mostly comes with fpl, has no effect."""
     architecture = space.load("ndnet29-fcn32")
     draws = [
         Reach(
@@ -133,7 +133,7 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     plan = replace(tiny.search, random_trials=3, guided_trials=6, finalists=2, finish_epochs=5, company=("erfnet",))
     study = replace(tiny, search=plan, recipe=replace(tiny.recipe, epochs=2, batch_size=4))
     found = forecast(study, 41, 0.5, 3.0)
-    pruned = 1  # of the two that may be, since there is no more company
+    pruned = 1  # one of two, since there is no more company
     assert found.training_seconds == ((1 + 3 + 6 + 1) * 2 + (2 + 1 + pruned) * 5) * 10 * 0.5
     assert found.candidates == 1 + 3 + 6
     assert found.measuring_seconds == (10 * 4 + 1) * 3.0
@@ -142,17 +142,17 @@ def test_the_forecast_counts_every_epoch_that_is_planned(tiny: Study) -> None:
     assert several.training_seconds == ((16 + 1) * 2 + (4 * (2 + pruned) + 1) * 5) * 10 * 0.5
     recipes = (Variant(), Variant(ema_decay=0.9), Variant(epochs=9))
     tries = forecast(replace(study, search=replace(plan, finish_recipes=recipes)), 41, 0.5, 3.0)
-    finished, tried = 9, 1 + 1 + 2  # the longest may be the best; a quarter of each
+    finished, tried = 9, 1 + 1 + 2  # the longest recipe may be the best; a try has a quarter of its epochs
     assert tries.training_seconds == ((1 + 3 + 6 + 1) * 2 + tried + (2 + 1 + pruned) * finished) * 10 * 0.5
 
 
 @pytest.mark.parametrize(
     ("sampler", "stop_weak", "whole"), [("tpe", True, True), ("surrogate", False, True), ("surrogate", True, False)]
 )
-def test_more_candidates_are_measured_than_trained_whole_where_they_pause(
+def test_more_candidates_are_measured_than_trained_whole_if_trainings_pause(
     tiny: Study, sampler: str, stop_weak: bool, whole: bool
 ) -> None:
-    """Two short trainings below a whole one, or one: the fewer epochs the lowest has, the more can be tried."""
+    """With two shorter rungs below a whole training, or with one: the shorter the lowest, the more candidates."""
     plan = replace(tiny.search, seeds=(), random_trials=4, guided_trials=16, finish_epochs=0)
     plan = replace(plan, sampler=sampler, stop_weak=stop_weak)
     long = replace(tiny, search=plan, recipe=replace(tiny.recipe, epochs=32))
@@ -168,7 +168,7 @@ def test_more_candidates_are_measured_than_trained_whole_where_they_pause(
 
 
 @pytest.mark.slow
-def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
+def test_nas_profile_makes_a_missing_latency_table_and_reads_it_later(
     tiny: Study, tmp_path: Path, nas: Callable[..., Any]
 ) -> None:
     file = tmp_path / "study.yaml"
@@ -188,7 +188,7 @@ def test_the_command_makes_a_table_where_there_is_none_and_reads_it_after(
 
 
 @pytest.mark.slow
-def test_the_command_begins_with_the_table_that_comes_with_the_package(nas: Callable[..., Any]) -> None:
+def test_nas_profile_begins_with_the_latency_table_of_the_package(nas: Callable[..., Any]) -> None:
     answer = nas("profile", "--budget", "10ms", "--target", "onnxruntime@cpu:1", "--input", "96x128", "--samples", "50")
     assert answer.code == 0, answer.err
     assert re.search(r"from a latency table that comes with the package: \d+\.\d% off on average", answer.out)
@@ -197,8 +197,10 @@ def test_the_command_begins_with_the_table_that_comes_with_the_package(nas: Call
 
 
 @pytest.mark.slow
-def test_a_forecast_is_of_the_search_that_would_be_made(tiny: Study, tmp_path: Path, nas: Callable[..., Any]) -> None:
-    """Of a frontier for as many budgets; without the minutes that are for one, where there are several."""
+def test_a_forecast_describes_the_search_with_the_same_options(
+    tiny: Study, tmp_path: Path, nas: Callable[..., Any]
+) -> None:
+    """A frontier is forecast for its number of budgets; several budgets have no limit of minutes, which is for one."""
     at = ("--target", "onnxruntime@cpu:1", "--samples", "20")
     file = tmp_path / "study.yaml"
     search = replace(tiny.search, guided_trials=0, random_trials=0)
@@ -220,7 +222,7 @@ def test_a_forecast_is_of_the_search_that_would_be_made(tiny: Study, tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_command_answers_for_several_budgets_in_another_precision(
+def test_nas_profile_answers_for_several_budgets_in_another_precision(
     tiny: Study, tmp_path: Path, nas: Callable[..., Any]
 ) -> None:
     budgets = ("--budget", "20ms", "--budget", "2ms")
@@ -239,8 +241,10 @@ def test_the_command_answers_for_several_budgets_in_another_precision(
     assert "networks may be faster" not in both
 
 
-def test_a_profile_is_of_what_the_search_times(tiny: Study, tmp_path: Path, nas: Callable[..., Any]) -> None:
-    """Not of the target in a precision that the study leaves out."""
+def test_a_profile_covers_only_the_precisions_of_the_study(
+    tiny: Study, tmp_path: Path, nas: Callable[..., Any]
+) -> None:
+    """The precision of the target does not count if the study leaves it out."""
     file = tmp_path / "study.yaml"
     file.write_text(replace(tiny, target="null@cpu:1", precisions=("int8", "bf16")).to_yaml())
     answer = nas("profile", file, "--budget", "10ms")
@@ -250,7 +254,7 @@ def test_a_profile_is_of_what_the_search_times(tiny: Study, tmp_path: Path, nas:
 
 @pytest.mark.slow
 def test_a_precision_that_cannot_be_timed_is_left_out(tiny: Study, tmp_path: Path, nas: Callable[..., Any]) -> None:
-    """With its reason; a budget out of reach is refused as without it."""
+    """The reason is printed, and an unreachable budget is refused as without this precision."""
     file = tmp_path / "study.yaml"
     file.write_text(replace(tiny, target="null@cpu:1", precisions=("int8", "fp32", "bf16")).to_yaml())
     answer = nas("profile", file, "--budget", "0.0001ms", "--samples", "20", "--networks", "20")
@@ -262,12 +266,12 @@ def test_a_precision_that_cannot_be_timed_is_left_out(tiny: Study, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_what_can_be_timed_and_has_no_table_leaves_it_open(
+def test_a_precision_without_a_table_leaves_reachability_open(
     tiny: Study, tmp_path: Path, nas: Callable[..., Any]
 ) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(replace(tiny, target="onnxruntime@cpu:1", precisions=("fp32", "int8")).to_yaml())
-    at = ("--input", "64x128")  # where no other test makes tables
+    at = ("--input", "64x128")  # a size for which no other test makes tables
     answer = nas("profile", file, "--budget", "0.0001ms", "--samples", "20", *at).done().out
     assert "networks may be faster on onnxruntime:int8@cpu:1, which have no latency table" in answer
 
@@ -284,11 +288,11 @@ def test_what_can_be_timed_and_has_no_table_leaves_it_open(
         (["--budget", "10ms", "--target", "toaster@cpu"], "toaster"),
     ],
 )
-def test_bad_input_is_answered(arguments: list[str], answer: str, nas: Callable[..., Any]) -> None:
+def test_bad_input_is_refused(arguments: list[str], answer: str, nas: Callable[..., Any]) -> None:
     assert answer in nas("profile", *arguments).refusal()
 
 
-def test_options_that_no_network_has_are_told_before_anything_is_timed(
+def test_options_that_no_network_has_are_noted_before_any_timing(
     tiny: Study, tmp_path: Path, nas: Callable[..., Any]
 ) -> None:
     file = tmp_path / "study.yaml"

@@ -1,4 +1,4 @@
-"""Which budgets a search refuses before anything is trained, and which a frontier has: on an invented machine."""
+"""Budgets that a search refuses before any training, and the budgets of a frontier, on an invented machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def between(latency: Latency, low: float, high: float, flagged: tuple[str, ...] 
 
 @dataclass
 class Machine:
-    """Gives the answers that it was told to give, one a round, and the last one from then on."""
+    """A machine that gives the prepared answers, one for each round, and then repeats the last one."""
 
     answers: list[Latency]
     rounds: int = 0
@@ -53,13 +53,13 @@ def require_reachable(search: Search, machine: Machine) -> None:
     _require_reachable(search, Narrowest(machine, search.quick, search.console.progress))
 
 
-def test_a_budget_is_refused_by_what_surely_is_over_it(asked: Search, invented: Invented) -> None:
+def test_a_budget_below_the_surely_lowest_latency_is_refused(asked: Search, invented: Invented) -> None:
     with pytest.raises(BudgetError, match=r"the narrowest networks of the space take 12.45 ms here; raise the budget"):
         require_reachable(asked, Machine([invented(12.45)]))
 
 
-def test_a_run_that_goes_on_is_asked_for_what_can_be_reached(asked: Search, invented: Invented) -> None:
-    """Nothing is timed for a budget that it has candidates for, whether they are inside or not."""
+def test_a_resumed_run_is_not_timed_for_budgets_with_candidates(asked: Search, invented: Invented) -> None:
+    """Candidates for a budget count whether they are inside it or not."""
     candidate = Candidate(name="random 1", origin="random", architecture=space.load("ndnet29-fcn32"))
     asked.run.write_trial(asked.trial(1, candidate, invented(10.5)))
     machine = Machine([invented(12.45)])
@@ -82,25 +82,25 @@ def test_a_busy_machine_is_no_verdict_on_a_budget(asked: Search, invented: Inven
     assert "raise the budget" not in str(told.value)
 
 
-def test_a_flag_is_enough_whatever_the_interval(asked: Search, invented: Invented) -> None:
+def test_a_flagged_latency_gives_no_verdict_whatever_its_interval(asked: Search, invented: Invented) -> None:
     with pytest.raises(BudgetError, match="machine was busy"):
         require_reachable(asked, Machine([replace(invented(12.45), flagged=BUSY)]))
 
 
 @pytest.mark.parametrize("low", [8.0, 9.9])
-def test_a_search_goes_on_where_something_may_be_inside(low: float, asked: Search, invented: Invented) -> None:
+def test_a_search_goes_on_if_a_network_may_be_inside_the_budget(low: float, asked: Search, invented: Invented) -> None:
     machine = Machine([between(invented(10.1), low, 11.0)])
     require_reachable(asked, machine)
     assert machine.rounds == 1
 
 
-def test_a_machine_that_is_quiet_again_is_heard(asked: Search, invented: Invented) -> None:
+def test_a_second_timing_on_a_quiet_machine_counts(asked: Search, invented: Invented) -> None:
     machine = Machine([replace(invented(12.45), flagged=BUSY), invented(6.0)])
     require_reachable(asked, machine)
     assert machine.rounds == 2
 
 
-def test_a_budget_out_of_reach_is_told_and_the_others_go_on(
+def test_an_unreachable_budget_is_reported_and_the_others_go_on(
     asked: Search, invented: Invented, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several = asking(asked, "1ms", "5ms", "10ms")
@@ -114,13 +114,13 @@ def test_a_budget_out_of_reach_is_told_and_the_others_go_on(
     assert len(several.budgets) == 3
 
 
-def test_budgets_that_all_are_out_of_reach_are_refused(asked: Search, invented: Invented) -> None:
+def test_unreachable_budgets_alone_are_refused(asked: Search, invented: Invented) -> None:
     with pytest.raises(BudgetError, match="can meet, got 10ms; the narrowest networks of the space take 20"):
         require_reachable(asking(asked, "1ms", "10ms"), Machine([invented(20.0)]))
     assert unreached(asked.run) == {}
 
 
-def test_a_busy_machine_gives_no_budget_up(asked: Search, invented: Invented) -> None:
+def test_no_budget_is_given_up_on_a_busy_machine(asked: Search, invented: Invented) -> None:
     several = asking(asked, "1ms", "10ms")
     require_reachable(several, Machine([between(invented(2.0), 0.5, 3.0, ("others computed",))]))
     assert len(several.budgets) == 2
@@ -135,7 +135,7 @@ def test_the_narrowest_networks_are_timed_once_for_a_frontier(asked: Search, inv
     assert several.study.budgets == asked.run.study().budgets == ("2.8ms", "3.8ms", "5.3ms", "7.2ms", "10ms")
 
 
-def test_while_the_narrowest_networks_are_timed_that_is_said(invented: Invented) -> None:
+def test_progress_is_printed_while_the_narrowest_networks_are_timed(invented: Invented) -> None:
     said: SimpleQueue[str] = SimpleQueue()
 
     class Slow(Machine):
@@ -147,7 +147,7 @@ def test_while_the_narrowest_networks_are_timed_that_is_said(invented: Invented)
     assert len(Narrowest(Slow([invented(6.0)]), 0.03, progress).latencies()) == 3
 
 
-def test_the_screen_goes_on_when_it_is_told_the_budgets_of_a_frontier(
+def test_the_console_is_kept_when_the_budgets_of_a_frontier_are_found(
     asked: Search, invented: Invented, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several = _on_frontier(asked, Narrowest(Machine([invented(2.0)]), asked.quick, asked.console.progress))
@@ -164,7 +164,7 @@ def test_the_screen_goes_on_when_it_is_told_the_budgets_of_a_frontier(
         (6.0, ["7.7ms", "10ms"]),
     ],
 )
-def test_a_frontier_is_from_the_fastest_network_to_the_budget(fastest: float, expected: list[str]) -> None:
+def test_a_frontier_reaches_from_the_fastest_network_to_the_budget(fastest: float, expected: list[str]) -> None:
     found = frontier(Budget.parse("10ms"), fastest)
     assert list(map(str, found)) == expected
     assert len(found) <= MOST_BUDGETS

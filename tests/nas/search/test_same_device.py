@@ -1,4 +1,4 @@
-"""A run that was carried to another machine is not gone on with there."""
+"""A run must not go on with latencies of another machine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def timed_in(tmp_path: Path, invented: Callable[[float], Latency]) -> Callable[[
         ({**BESIDE_A_GPU, "gpu_memory_mebibytes": "damaged"}, "gpu_memory_mebibytes", "7620"),
     ],
 )
-def test_another_device_is_refused_and_named(
+def test_a_changed_device_is_refused_and_named(
     before: Mapping[str, str], name: str, now: str, timed_in: Callable[[Mapping[str, str]], RunFolder]
 ) -> None:
     run = timed_in(before)
@@ -72,14 +72,14 @@ def test_another_device_is_refused_and_named(
         require_same_device(run, {**before, name: now})
 
 
-def test_other_versions_are_told(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
+def test_changed_versions_are_noted(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
     run = timed_in(HERE)
     told = require_same_device(run, {**HERE, "onnxruntime": "1.25", "host": "two", "cores": "9", "driver": "3"})
     assert told == "driver - before, 3 now, onnxruntime 1.24 before, 1.25 now"
     assert require_same_device(run, HERE) == ""
 
 
-def test_the_machine_around_a_gpu_may_be_another(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
+def test_the_machine_around_a_gpu_may_change(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
     assert require_same_device(timed_in(BESIDE_A_GPU), {**BESIDE_A_GPU, "cpu": "Xeon", "host": "two"}) == ""
 
 
@@ -87,7 +87,7 @@ def test_a_driver_takes_a_little_of_a_gpus_memory(timed_in: Callable[[Mapping[st
     assert require_same_device(timed_in(BESIDE_A_GPU), {**BESIDE_A_GPU, "gpu_memory_mebibytes": "7601"}) == ""
 
 
-def test_what_earlier_runs_timed_on_another_device_is_forgotten_and_their_trainings_are_not(
+def test_earlier_latencies_on_another_device_are_dropped_and_trainings_are_kept(
     timed_in: Callable[[Mapping[str, str]], RunFolder], invented: Callable[[float], Latency]
 ) -> None:
     run, network = timed_in({}), space.load("ndnet29-fcn32")
@@ -103,5 +103,5 @@ def test_what_earlier_runs_timed_on_another_device_is_forgotten_and_their_traini
     assert leave_out_other_devices(run, HERE) == 0
 
 
-def test_a_record_of_no_environment_says_nothing(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
+def test_a_record_without_an_environment_is_accepted(timed_in: Callable[[Mapping[str, str]], RunFolder]) -> None:
     assert require_same_device(timed_in({}), HERE) == ""

@@ -1,6 +1,6 @@
 """Small searches through the command line: a worker is killed, Ctrl-C comes, the run goes on and ends.
 
-On the simulated device, whose latencies are the same everywhere; `tests/docs/test_examples.py` searches on a real one.
+They time on the simulated device, with the same latencies everywhere; `tests/docs/test_examples.py` has a real one.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SEARCHED = 2  # epochs of a candidate before it is finished
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What a command printed, and its exit code."""
+    """The output of a command, and its exit code."""
 
     output: str
     code: int
 
 
 class Tables(HTMLParser):
-    """The rows of a page's tables: what is written in each cell."""
+    """The rows of a page's tables, with the text of each cell."""
 
     @classmethod
     def of(cls, page: str) -> list[list[str]]:
@@ -77,7 +77,7 @@ def nas(*arguments: str) -> subprocess.Popen[str]:
 
 
 def trainers_of(session: int) -> list[int]:
-    """Processes that Ray started for our trials in the given session of the operating system."""
+    """Processes that Ray started for trials in the given session of the operating system."""
     found = []
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -90,21 +90,21 @@ def trainers_of(session: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A run that has come to its end, and what was told on the way."""
+    """A finished run, and the outputs of its commands."""
 
     folder: Path
     told: Told
-    """By the command that ended it."""
+    """The output of the command that finished the run."""
     before: Told
-    """By the one whose training process was killed: the same, unless that got Ctrl-C."""
+    """The output of the command whose training process was killed: the same one, unless it got Ctrl-C."""
     done: dict[str, float]
-    """When each training was recorded as done that was so before Ctrl-C."""
+    """The time at which each training finished before Ctrl-C was recorded as finished."""
 
 
 @pytest.fixture(scope="module", params=["killed", pytest.param("killed, Ctrl-C", marks=pytest.mark.slow)])
 def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, record: ModuleType) -> Ended:
-    """A run whose training process was killed after its first epoch, and which may have got Ctrl-C one epoch later and
-    was continued then.
+    """A run whose training process was killed after its first epoch; with Ctrl-C it was also interrupted after the next
+    epoch and resumed.
     """
     folder = tmp_path_factory.mktemp("search")
     (folder / "study.yaml").write_text(record.UNPRUNED)
@@ -156,7 +156,7 @@ def test_progress_is_shown_and_ray_is_silent(ended: Ended) -> None:
     assert not [line for line in lines if "ray" in line]
 
 
-def test_the_killed_training_went_on_and_no_epoch_was_lost_or_counted_twice(
+def test_a_killed_training_goes_on_without_losing_or_repeating_an_epoch(
     ended: Ended,
 ) -> None:
     folder, told, done = ended.folder, ended.told, ended.done
@@ -173,11 +173,9 @@ def test_the_killed_training_went_on_and_no_epoch_was_lost_or_counted_twice(
             assert file.stat().st_mtime == done[trial.architecture.key], "a finished training was done again"
 
 
-def test_a_run_that_was_killed_and_interrupted_ends_where_one_that_was_not_did(
-    ended: Ended, record: ModuleType
-) -> None:
-    """Latencies are the simulated device's, and exact; training rounds differently from processor to processor. What
-    was recorded is a search that prunes, whose winner was pruned; here it is the one finalist.
+def test_a_killed_and_interrupted_run_ends_as_an_undisturbed_one(ended: Ended, record: ModuleType) -> None:
+    """Latencies are those of the simulated device, and exact; training rounds differently from processor to processor.
+    The recorded search also prunes, and its winner was pruned; here the winner is the one finalist.
     """
     *found, winner = record.trials(ended.folder)
     expected = [row for row in record.read("search.csv")[:-1] if row[0] != record.PRUNED]
@@ -225,7 +223,7 @@ def test_every_published_network_stands_beside_the_winner_on_the_screen_and_in_t
             assert milliseconds in row[2], name
 
 
-def test_the_winner_draws_its_predictions(ended: Ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_winner_segments_pictures(ended: Ended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from nas.data import DataSpec, load
 
     folder = ended.folder
@@ -235,7 +233,7 @@ def test_the_winner_draws_its_predictions(ended: Ended, tmp_path: Path, capsys: 
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
-def test_a_certified_network_is_shown_as_it_was_certified(ended: Ended, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_certified_network_is_shown_at_its_certified_size(ended: Ended, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ended.folder
     work = read_certificate(folder / "winner").multiply_adds
     assert cli.main(["show", str(folder)]) == 0
@@ -245,7 +243,7 @@ def test_a_certified_network_is_shown_as_it_was_certified(ended: Ended, capsys: 
 
 
 @pytest.mark.slow
-def test_the_run_goes_on_with_another_budget_and_reuses_its_trials(
+def test_a_resumed_run_with_another_budget_reuses_its_trials(
     ended: Ended,
 ) -> None:
     folder = ended.folder

@@ -62,7 +62,7 @@ def test_trainings_run_on_the_second_node(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_everything_is_timed_on_the_node_that_carries_the_resource(tmp_path: Path) -> None:
+def test_all_networks_are_timed_on_the_timing_node(tmp_path: Path) -> None:
     done = searched(tmp_path, "timing")
     assert done.returncode == 0, done.stdout + done.stderr
     (node,) = [line.removeprefix("timing on ") for line in done.stdout.splitlines() if line.startswith("timing on ")]
@@ -85,7 +85,7 @@ def test_the_next_candidate_is_measured_while_the_only_training_goes_on(tmp_path
 
 
 @pytest.mark.slow
-def test_finalists_have_the_cores_that_candidates_leave(tmp_path: Path) -> None:
+def test_finalists_get_the_cores_that_candidates_leave(tmp_path: Path) -> None:
     study = STUDY.replace("finish_epochs: 1", "finish_epochs: 1, concurrent: 4")
     done = searched(tmp_path, "none", study, cores=4)  # simulated ones
     assert done.returncode == 0, done.stdout + done.stderr
@@ -97,7 +97,7 @@ def test_finalists_have_the_cores_that_candidates_leave(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_pruned_is_weighed_where_trainings_run(tmp_path: Path) -> None:
+def test_pruned_networks_are_scored_on_the_nodes_that_train(tmp_path: Path) -> None:
     study = STUDY.replace("random_trials: 1", "random_trials: 0, company: [erfnet], pruned: 1")
     done = searched(tmp_path, "timing", study)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""One search for several budgets, on an invented device: whose candidates are whose, and what each budget ends with."""
+"""One search for several budgets, on an invented device: the candidates and the winner of each budget."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ RigidOf = Callable[[Search, Latency], Solver]
 
 
 class Arithmetic:
-    """A device on which a hundred million multiply-adds take a millisecond; what is certified takes what is said."""
+    """A device on which a hundred million multiply-adds take a millisecond; latencies of certificates are prepared."""
 
     def __init__(self, invented: Invented) -> None:
         self._invented = invented
@@ -74,7 +74,7 @@ class Arithmetic:
 
 
 def train(run: RunFolder, source: Proposals, trial: Trial) -> None:
-    """Pretend to, up to the rung that it is to reach: a larger network scores more."""
+    """Record invented epochs up to the rung of a trial: a larger network scores more."""
     for number in range(len(run.progress(trial, "search").history) + 1, trial.until(EPOCHS) + 1):
         miou = 0.1 * number + trial.multiply_adds / 1e10
         scores = Scores(miou=miou, class_iou=(miou,) * 11, pixel_accuracy=miou)
@@ -84,7 +84,7 @@ def train(run: RunFolder, source: Proposals, trial: Trial) -> None:
 
 
 def to_the_end(search: Search, meter: Measures, *, interrupted: bool = False) -> None:
-    """Train all that is proposed; `interrupted`: with another process now and then."""
+    """Train all proposals; `interrupted`: with a new process now and then."""
     source = Proposals(search, meter, None)
     while (trial := source.next()) is not None:
         if interrupted and trial.last_number in (2, 7):
@@ -96,7 +96,7 @@ def to_the_end(search: Search, meter: Measures, *, interrupted: bool = False) ->
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, invented: Invented, search_of: SearchOf) -> RunFolder:
-    """A run for two budgets, in which all is proposed."""
+    """A run for two budgets in which all candidates are proposed."""
     run = RunFolder.create(tmp_path_factory.mktemp("frontier") / "run", STUDY)
     to_the_end(search_of(run), Arithmetic(invented))
     return run
@@ -117,13 +117,15 @@ def test_each_candidate_is_made_for_one_budget_and_fills_it(searched: RunFolder)
     assert len({trial.name for trial in trials}) == len(trials)
 
 
-def test_each_budget_has_finalists_that_were_made_for_it_and_trained_to_the_end(searched: RunFolder) -> None:
+def test_each_budget_has_finalists_of_its_own_that_were_trained_to_the_end(searched: RunFolder) -> None:
     for budget in (3.0, 6.0):
         own = [trial for trial in searched.trials() if trial.budget_milliseconds == budget]
         assert any(searched.progress(trial, "search").done for trial in own)
 
 
-def test_what_is_best_within_a_budget_may_be_made_for_a_smaller_one(searched: RunFolder, search_of: SearchOf) -> None:
+def test_the_best_network_within_a_budget_may_be_made_for_a_smaller_one(
+    searched: RunFolder, search_of: SearchOf
+) -> None:
     search = search_of(searched)
     assert all(trial.budget_milliseconds == 3.0 for trial in finalists(search, THREE))
     both = {trial.architecture.key for budget in (THREE, SIX) for trial in finalists(search, budget)}
@@ -133,7 +135,7 @@ def test_what_is_best_within_a_budget_may_be_made_for_a_smaller_one(searched: Ru
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_proposes_what_one_that_was_not_does(
+def test_an_interrupted_run_proposes_the_same_as_an_undisturbed_one(
     searched: RunFolder, invented: Invented, search_of: SearchOf, tmp_path: Path
 ) -> None:
     run = RunFolder.create(tmp_path / "run", STUDY)
@@ -145,7 +147,9 @@ def test_an_interrupted_run_proposes_what_one_that_was_not_does(
 
 
 @pytest.mark.slow
-def test_one_more_budget_adds_candidates_for_it_alone(invented: Invented, search_of: SearchOf, tmp_path: Path) -> None:
+def test_a_further_budget_adds_candidates_for_itself_alone(
+    invented: Invented, search_of: SearchOf, tmp_path: Path
+) -> None:
     few = replace(STUDY, search=replace(STUDY.search, random_trials=1, guided_trials=0, stop_weak=False))
     run = RunFolder.create(tmp_path / "run", few)
     to_the_end(search_of(run), Arithmetic(invented))
@@ -161,7 +165,7 @@ def test_one_more_budget_adds_candidates_for_it_alone(invented: Invented, search
 def test_a_network_that_cannot_be_widened_serves_both_budgets(
     invented: Invented, search_of: SearchOf, tmp_path: Path
 ) -> None:
-    """It is as large as the study lets networks become, below both."""
+    """The network is as large as the study allows, and below both budgets."""
     plan = SearchPlan(seeds=("ndnet29-fcn32",), random_trials=0, guided_trials=0, most_parameters=100_000)
     run = RunFolder.create(tmp_path / "run", replace(STUDY, budgets=("300ms", "600ms"), search=plan))
     source = Proposals(search_of(run), Arithmetic(invented), None)
@@ -181,7 +185,7 @@ def test_a_network_that_cannot_be_widened_serves_both_budgets(
         (("6ms",), "no more candidates: expected candidates inside 6ms, but 25 draws"),
     ],
 )
-def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_given_up(
+def test_candidates_under_way_end_before_further_decisions_when_a_budget_is_given_up(
     budgets: Sequence[str],
     told: str,
     invented: Invented,
@@ -191,7 +195,7 @@ def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_gi
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two train at a time: the first one has no epoch yet when nothing is found for the last open budget."""
+    """Two train at a time: the first has no epoch yet when no candidate is found for the last open budget."""
     few = replace(STUDY.search, seeds=(), guided_trials=0, stop_weak=False)
     run = RunFolder.create(tmp_path / "run", replace(STUDY.asking(budgets), search=few))
     search = search_of(run)
@@ -212,7 +216,7 @@ def test_candidates_under_way_end_before_the_rest_is_decided_when_a_budget_is_gi
     assert f"note    {told}" in capsys.readouterr().out, "which is said again"
 
 
-def test_what_is_over_one_budget_and_inside_the_next_begins_with_a_short_training(
+def test_a_seed_over_its_budget_but_inside_the_next_begins_with_a_short_training(
     invented: Invented, search_of: SearchOf, rigid: RigidOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The solver finds one network, of four milliseconds, for both."""
@@ -230,16 +234,16 @@ def test_what_is_over_one_budget_and_inside_the_next_begins_with_a_short_trainin
 
 
 class Untimed:
-    """Nothing is timed on it."""
+    """A machine that must not time anything."""
 
     def measure_together(self, architectures: Sequence[Architecture], *, within: float = WITHIN) -> list[Latency]:
         raise AssertionError("nothing was to be timed")
 
 
-def test_what_is_over_its_own_budget_is_not_timed_again_for_a_larger_one(
+def test_a_candidate_over_its_own_budget_is_not_timed_again_for_a_larger_one(
     invented: Invented, search_of: SearchOf, tmp_path: Path
 ) -> None:
-    """It was made for three milliseconds, which are asked for no more."""
+    """The candidate was made for 3 ms, which the study does not ask for any more."""
     plan = replace(STUDY.search, seeds=(), random_trials=1, guided_trials=0)
     search = search_of(RunFolder.create(tmp_path / "run", replace(STUDY.asking(["6ms"]), search=plan)))
     busy = replace(invented(6.1), ci_low_milliseconds=5.5, flagged=("a busy machine",))
@@ -263,7 +267,7 @@ def asked(tmp_path: Path, search_of: SearchOf) -> Search:
     return search_of(RunFolder.create(tmp_path / "run", study))
 
 
-def test_nothing_is_timed_again_for_budgets_that_have_candidates(searched: RunFolder, search_of: SearchOf) -> None:
+def test_no_network_is_timed_again_for_budgets_with_candidates(searched: RunFolder, search_of: SearchOf) -> None:
     assert _require_reachable(search_of(searched), Narrowest(Untimed(), 0.01, ProgressLine(silent=True))) == []
 
 
@@ -311,7 +315,7 @@ def test_each_budget_gets_a_winner_in_a_folder_of_its_own(
         load_trained(str(asked.run.root), None)
 
 
-def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> None:
+def test_the_winner_of_an_earlier_single_budget_joins_the_others(asked: Search) -> None:
     folder = asked.run.winner
     folder.mkdir()
     gather_winners(asked.run, asked.study)
@@ -347,7 +351,7 @@ def test_the_winner_of_the_one_budget_before_joins_the_others(asked: Search) -> 
 
 
 @pytest.mark.slow
-def test_a_search_for_several_budgets_ends_with_a_winner_for_each_and_takes_one_more(tmp_path: Path) -> None:
+def test_a_search_for_several_budgets_finds_a_winner_for_each_and_accepts_one_more(tmp_path: Path) -> None:
     def nas(*words: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "nas.cli", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, timeout=600)

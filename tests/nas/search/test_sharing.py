@@ -1,4 +1,4 @@
-"""How many trainings share a GPU: what a study may ask for, and what a probe finds worth it."""
+"""The number of trainings that share a GPU: values of a study, and the choice of a probe."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ GIGABYTE = 10**9
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "0.5", "1.5", "some", "33", "true", "[2]"])
-def test_what_makes_no_sense_is_refused_in_one_line(given: str) -> None:
+def test_impossible_numbers_of_trainings_per_gpu_are_refused_in_one_line(given: str) -> None:
     with pytest.raises(UserError, match="trials_per_gpu") as refused:
         strict.parse(SMALL % given, Study, "study.yaml")
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("given", [1, 2, 32, "auto"])
-def test_a_study_keeps_what_it_asks_for(given: int | str) -> None:
+def test_a_study_keeps_its_number_of_trainings_per_gpu(given: int | str) -> None:
     study = strict.parse(SMALL % given, Study, "study.yaml")
     assert study.search.trials_per_gpu == given
     assert strict.parse(study.to_yaml(), Study, "study.yaml") == study
 
 
-def test_a_study_that_says_nothing_is_written_as_before() -> None:
+def test_a_study_without_shared_gpus_is_written_as_in_earlier_versions() -> None:
     assert SearchPlan().trials_per_gpu == 1
     assert "trials_per_gpu" not in built_in_study("10ms").to_yaml()
 
@@ -48,13 +48,13 @@ def test_a_study_that_says_nothing_is_written_as_before() -> None:
         ({1: 100, 2: 110}, 80, 1),  # barely faster
         ({1: 100, 2: 180, 4: 190}, 80, 2),
         ({1: 100, 2: 180, 4: 300}, 80, 4),
-        ({1: 100, 2: 180}, 30, 2),  # four do not fit, and are not tried
+        ({1: 100, 2: 180}, 30, 2),  # four do not fit into memory and are not tried
         ({1: 100}, 19, 1),
-        ({1: 100, 2: None}, 80, 1),  # the second does not get through
+        ({1: 100, 2: None}, 80, 1),  # two trainings fail
         ({1: None}, 80, 1),
     ],
 )
-def test_more_share_where_all_get_further_and_memory_holds_them(
+def test_trainings_share_a_gpu_if_all_together_are_faster_and_fit_into_memory(
     rates: Mapping[int, float | None], room: int, expected: int
 ) -> None:
     def paces(count: int) -> Pace | None:
@@ -67,7 +67,7 @@ def test_more_share_where_all_get_further_and_memory_holds_them(
 @pytest.mark.slow
 def test_a_probe_trains_side_by_side_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "SECONDS", 0.5)
-    monkeypatch.setattr(sharing, "WORTH", 0.0)  # how fast this machine is proves nothing
+    monkeypatch.setattr(sharing, "WORTH", 0.0)  # the speed of this machine must not matter
     monkeypatch.setattr(sharing, "COUNTS", (1, 2))
     small = built_in_study("10ms")
     study = replace(

@@ -49,7 +49,9 @@ def search(search_of: Callable[[RunFolder], Search], invented: Callable[[float],
     assert search.workers.concurrent == 1
     for number, (factor, seconds, waited) in enumerate(((0.5, 5.0, None), (1.0, 15.0, 1 / 3)), 1):
         architecture = scale_width(space.load("fast-scnn"), factor)
-        trial = search.trial(number, Candidate(name=str(number), origin="random", architecture=architecture), invented(4.0))
+        trial = search.trial(
+            number, Candidate(name=str(number), origin="random", architecture=architecture), invented(4.0)
+        )
         search.run.write_trial(trial)
         for epoch in (1, 2):
             ended = Epoch(epoch=epoch, epochs=2, loss=1.0, seconds=seconds, waited_for_lane=waited, scores=SCORES)
@@ -76,7 +78,7 @@ def test_the_finish_has_the_epochs_that_fit_into_the_time_left_but_at_least_a_th
     assert epochs_at(search, 0.0, [first, second]) == WHOLE
 
 
-def test_the_finish_is_whole_without_a_limit_or_where_the_limit_was_reached_before(search: Search) -> None:
+def test_the_finish_is_whole_without_a_limit_and_after_the_limit_was_reached(search: Search) -> None:
     networks = search.run.trials()
     assert epochs_at(search, 10_000.0, networks, minutes=0.0) == WHOLE
     with Clock(search.run) as clock:

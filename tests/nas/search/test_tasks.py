@@ -1,4 +1,4 @@
-"""What a search has done on a cluster's nodes is what it would do itself, and refusals arrive as they were raised."""
+"""Tasks on the nodes of a cluster give the same results as in this process, and errors of the same kind."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_tasks_on_a_cluster() -> None:
+def test_tasks_on_a_cluster_give_the_same_results_and_errors() -> None:
     done = subprocess.run([sys.executable, "-c", CLUSTER], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -36,7 +36,7 @@ OTHER_LABELS = "it gives other labels than PyTorch"
 
 @dataclass
 class Machine:
-    """Takes so many milliseconds for each network in one precision, and times no others."""
+    """A machine with prepared latencies of networks in one precision, which refuses all other networks."""
 
     target: str
     invented: Callable[[float], Latency]
@@ -56,7 +56,7 @@ class Machine:
 
 @pytest.fixture
 def timing(invented: Callable[[float], Latency]) -> FastestTiming:
-    """One on which INT8 pays for the large network alone, and the control is timed in each precision."""
+    """Timing on a machine where INT8 pays only for the large network, and the control is timed in each precision."""
     control = scale_width(space.load("ndnet45-fcn32"), NARROWEST).key
     whole = Machine("openvino@cpu:1", invented, {SMALL.key: 1.0, LARGE.key: 4.0, control: 1.0})
     int8 = Machine("openvino:int8@cpu:1", invented, {SMALL.key: 1.5, LARGE.key: 2.0, control: 1.0})
@@ -72,7 +72,7 @@ def test_each_network_counts_in_its_fastest_precision(timing: FastestTiming) -> 
     assert timing.measure(LARGE) == found[1]
 
 
-def test_the_record_holds_what_a_network_took_in_the_others(timing: FastestTiming) -> None:
+def test_the_record_holds_the_latencies_in_other_precisions(timing: FastestTiming) -> None:
     small, large = timing.measure_together([SMALL, LARGE])
     assert [(each.precision, each.p50_milliseconds) for each in small.other_precisions] == [("int8", 1.5)]
     assert [(each.precision, each.p50_milliseconds) for each in large.other_precisions] == [("fp32", 4.0)]
@@ -84,7 +84,7 @@ def test_the_record_holds_what_a_network_took_in_the_others(timing: FastestTimin
 
 @dataclass
 class Arithmetic(Machine):
-    """Takes milliseconds by multiply-adds alone, and counts what it times."""
+    """A machine whose latencies depend on multiply-adds alone; it counts its timings."""
 
     share: float = 1.0
     timed: int = 0
@@ -105,7 +105,7 @@ def both(invented: Callable[[float], Latency]) -> FastestTiming:
 IN_INT8 = re.compile(r"^ +0:\d\d  time    (.{24}) +([\d.]+)[ ?] of 10 ms in fp32 \(int8 ([\d.]+)(\??)\)  ", re.M)
 
 
-def test_a_run_keeps_and_says_what_its_candidates_took_in_the_others(
+def test_a_run_records_and_prints_latencies_of_candidates_in_other_precisions(
     tmp_path: Path,
     search_of: Callable[[RunFolder], Search],
     invented: Callable[[float], Latency],
@@ -128,7 +128,7 @@ def test_a_run_keeps_and_says_what_its_candidates_took_in_the_others(
     assert (said[1].strip(), float(said[3])) == (trial.name, round(int8.p50_milliseconds, 2))
 
     untouched = both(invented)
-    for budget in ("10ms", "5ms"):  # goes on; with another budget, which it is over
+    for budget in ("10ms", "5ms"):  # resumed, then with a budget that the candidate exceeds
         run.write_study(replace(run.study(), budget=budget))
         Proposals(search_of(run), untouched, None)
         (again,) = run.trials()
@@ -144,7 +144,7 @@ def test_a_run_keeps_and_says_what_its_candidates_took_in_the_others(
     assert timing.measure(trial.architecture) == latency
 
 
-def test_where_one_precision_is_timed_nothing_is_said_of_others(
+def test_a_search_in_one_precision_prints_no_other_precisions(
     tmp_path: Path,
     search_of: Callable[[RunFolder], Search],
     invented: Callable[[float], Latency],
@@ -170,7 +170,7 @@ def test_where_one_precision_is_timed_nothing_is_said_of_others(
         ({"ci_low_milliseconds": 9.0}, "expected the interval of a latency as low <= high"),
     ],
 )
-def test_damaged_records_of_others_are_refused(
+def test_damaged_records_of_other_precisions_are_refused(
     changes: dict[str, Any], problem: str, invented: Callable[[float], Latency]
 ) -> None:
     with pytest.raises(UserError, match=problem):
@@ -181,7 +181,7 @@ def test_damaged_records_of_others_are_refused(
     ("prices", "expected"),
     [((2e-9, 1e-9), 1e-9), ((1e-9, 2e-9), 1e-9), ((1e-9, None), 1e-9), ((None, 1e-9), 1e-9), ((None, None), None)],
 )
-def test_the_table_of_the_fastest_precision_that_has_one_is_taken(
+def test_the_latency_table_is_that_of_the_fastest_precision_with_a_table(
     prices: tuple[float | None, ...], expected: float | None
 ) -> None:
     @dataclass
@@ -200,7 +200,7 @@ def test_the_table_of_the_fastest_precision_that_has_one_is_taken(
     assert (table and table.unit_milliseconds["multiply_adds"]) == expected
 
 
-def test_what_one_precision_cannot_time_another_may(timing: FastestTiming) -> None:
+def test_a_network_refused_in_one_precision_is_timed_in_another(timing: FastestTiming) -> None:
     whole, int8 = timing._timings
     del int8.milliseconds[LARGE.key]  # type: ignore[attr-defined]
     assert timing.measure(LARGE).target == "openvino@cpu:1"
@@ -211,7 +211,9 @@ def test_what_one_precision_cannot_time_another_may(timing: FastestTiming) -> No
     assert OTHER_LABELS in str(large)
 
 
-def test_a_precision_in_which_nothing_can_be_timed_any_more_is_left_out(invented: Callable[[float], Latency]) -> None:
+def test_a_precision_in_which_no_network_can_be_timed_any_more_is_left_out(
+    invented: Callable[[float], Latency]
+) -> None:
     whole = Machine("openvino@cpu:1", invented, {SMALL.key: 1.0, LARGE.key: 4.0})
     timing = FastestTiming([whole, Machine("openvino:int8@cpu:1", invented)])  # not even the control
     assert [each.target for each in timing.measure_together([SMALL, LARGE])] == ["openvino@cpu:1"] * 2
@@ -228,7 +230,7 @@ def lost_link() -> HaltedError:
 
 
 @pytest.mark.parametrize("passing", [BusyError("others hold the memory"), lost_link()], ids=["busy", "lost"])
-def test_what_passes_leaves_no_precision_out(passing: UserError, invented: Callable[[float], Latency]) -> None:
+def test_a_passing_error_leaves_out_no_precision(passing: UserError, invented: Callable[[float], Latency]) -> None:
     class Passing(Machine):
         def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = 1.0) -> Latency:
             raise passing
@@ -239,7 +241,7 @@ def test_what_passes_leaves_no_precision_out(passing: UserError, invented: Calla
     assert timing.left_out() == ()
 
 
-def test_a_lower_precision_has_to_be_surely_faster_in_what_the_budget_counts(
+def test_a_lower_precision_must_be_surely_faster_in_the_statistic_of_the_budget(
     invented: Callable[[float], Latency],
 ) -> None:
     def of_large(milliseconds: float, target: str, **changes: float) -> Latency:
@@ -261,7 +263,7 @@ def test_a_lower_precision_has_to_be_surely_faster_in_what_the_budget_counts(
     assert chosen(whole, faster, "p90") == "openvino@cpu:1"
 
 
-def test_of_precisions_the_highest_counts_that_none_surely_beats(invented: Callable[[float], Latency]) -> None:
+def test_the_highest_precision_that_no_other_surely_beats_counts(invented: Callable[[float], Latency]) -> None:
     """bf16 is not surely faster than fp32, nor int8 than bf16; int8 is than fp32."""
     ends = {"": (10.0, 11.0), ":bf16": (9.0, 10.5), ":int8": (8.5, 9.5)}
     latencies = [
@@ -281,7 +283,7 @@ def test_of_precisions_the_highest_counts_that_none_surely_beats(invented: Calla
 
 
 @pytest.mark.slow
-def test_a_precision_that_is_not_there_is_left_out_with_its_reason() -> None:
+def test_a_missing_precision_is_left_out_with_its_reason() -> None:
     targets = [Target(runtime="null", threads=1, precision=precision) for precision in ("fp32", "int8")]
     with local_timing(targets, (32, 48), 3, patience_seconds=0) as timing:
         (reason,) = timing.left_out()
@@ -291,7 +293,7 @@ def test_a_precision_that_is_not_there_is_left_out_with_its_reason() -> None:
         pass
 
 
-def test_a_trial_ships_in_the_precision_in_which_it_was_the_fastest(
+def test_a_trial_ships_in_its_fastest_precision(
     tmp_path: Path, search_of: Callable[[RunFolder], Search], invented: Callable[[float], Latency]
 ) -> None:
     study = replace(built_in_study("10ms"), target="openvino@cpu:1", precisions=("int8", "fp32"))
@@ -314,7 +316,7 @@ def test_a_trial_ships_in_the_precision_in_which_it_was_the_fastest(
         ),
     ],
 )
-def test_precisions_that_make_no_sense_are_refused(target: str, precisions: tuple[str, ...], problem: str) -> None:
+def test_impossible_precisions_are_refused(target: str, precisions: tuple[str, ...], problem: str) -> None:
     asked = built_in_study("10ms")
     with pytest.raises(UserError, match=problem):
         Study(data=asked.data, budget="10ms", recipe=asked.recipe, target=target, precisions=precisions)

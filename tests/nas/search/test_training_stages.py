@@ -1,4 +1,4 @@
-"""Stages of trainings: what each trains is asked for when all before it has ended, and not sooner."""
+"""Stages of trainings: the jobs of a stage are requested only after all earlier stages have ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nas.search.train.executor import Jobs
 from nas.search.train.stages import Turns
 
 
-def test_a_stage_begins_when_all_before_it_has_ended() -> None:
+def test_a_stage_begins_when_all_earlier_stages_have_ended() -> None:
     ended: list[str] = []
 
     def stage(*names: str) -> Any:
@@ -37,7 +37,7 @@ def test_a_stage_begins_when_all_before_it_has_ended() -> None:
     assert ended == ["b of ('a', 'b')", "a of ('a', 'b')", "c of ('c',)"]
 
 
-def test_a_stage_may_wait_for_itself() -> None:
+def test_a_stage_can_wait_for_a_job_of_its_own() -> None:
     known = False
     jobs: Any = iter(["a", None, "b"])
     waiting = Jobs(next=lambda: next(jobs, None), epoch=print, end=print, waits=lambda: not known)

@@ -1,4 +1,4 @@
-"""What Ray sets up and what it has trained are two things."""
+"""The process that Ray sets up for a training: it does nothing before it is asked to train."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from space.scale import scale_width
 
 @pytest.fixture
 def prepared(invented: Callable[[float], Latency], tmp_path: Path) -> tuple[RunFolder, Trial, dict[str, Any]]:
-    """A run, a candidate of it, and what Ray is given to train that."""
+    """A run, one of its candidates, and Ray's configuration for its training."""
     small = built_in_study("10ms")
     small = replace(
         small,
@@ -54,10 +54,10 @@ def prepared(invented: Callable[[float], Latency], tmp_path: Path) -> tuple[RunF
     return run, trial, dict(configured(Job(trial=trial, phase="search"), run, workers))
 
 
-def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
+def test_a_process_that_is_set_up_but_never_trains_changes_no_file(
     prepared: tuple[RunFolder, Trial, dict[str, Any]],
 ) -> None:
-    """Ray sets up a process for a job that another one does meanwhile, and ends it: nobody would wait for it."""
+    """Ray sets up a second process for a job that another one does, and ends it without waiting."""
     run, trial, job = prepared
     folder = run.phase_path(trial, "search")
     idle, busy = TrialRunner(config=dict(job)), TrialRunner(config=dict(job))
@@ -73,7 +73,7 @@ def test_one_that_is_set_up_and_never_asked_to_train_touches_nothing(
     assert (again["done"], again["epoch"], again["failed"]) == (True, 1, "")
 
 
-def test_a_training_that_has_not_begun_says_for_how_long(
+def test_a_training_that_waits_to_begin_records_for_how_long(
     prepared: tuple[RunFolder, Trial, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, trial, job = prepared

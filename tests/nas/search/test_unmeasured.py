@@ -43,7 +43,7 @@ def study() -> Study:
 
 
 class Refusing:
-    """A device that cannot time some networks, and then any that are asked for with them."""
+    """A device that cannot time some networks, nor any others in the same request."""
 
     def __init__(self, invented: Invented, refuses: Callable[[Architecture], bool], error: Exception) -> None:
         self._invented = invented
@@ -77,7 +77,7 @@ def proposed(source: Proposals) -> list[Trial]:
     return given
 
 
-def test_a_search_goes_on_past_what_cannot_be_timed(
+def test_a_search_goes_on_past_candidates_that_cannot_be_timed(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
     error = WorkerError(f"Traceback ...\nRuntimeError: x\n{REASON}")
@@ -97,7 +97,7 @@ def test_a_search_goes_on_past_what_cannot_be_timed(
 
 
 @pytest.mark.slow
-def test_widths_that_cannot_be_timed_leave_the_others(
+def test_other_widths_are_used_if_some_cannot_be_timed(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
     search = search_of(RunFolder.create(tmp_path / "run", study()))
@@ -121,7 +121,7 @@ def test_company_that_cannot_be_timed_is_recorded(
     assert again.asked == []
 
 
-def test_where_a_latency_table_knows_the_device_only_the_networks_of_the_study_are_timed(
+def test_only_networks_of_the_study_are_timed_on_a_device_with_a_latency_table(
     invented: Invented, search_of: Callable[[RunFolder], Search], tmp_path: Path
 ) -> None:
     asked = replace(study(), search=replace(study().search, company=("erfnet",)))
@@ -134,7 +134,7 @@ def test_where_a_latency_table_knows_the_device_only_the_networks_of_the_study_a
     assert {each.name for each in search.run.company()} == {*asked.search.company, *asked.search.seeds}
 
 
-def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invented) -> None:
+def test_a_target_that_can_time_no_network_is_no_fault_of_a_candidate(invented: Invented) -> None:
     erfnet = space.load("erfnet")
     broken = Refusing(invented, lambda _: True, WorkerError("was killed by signal 9; its last output: (none)"))
     with pytest.raises(HaltedError, match="expected a target that can be timed"):
@@ -149,7 +149,7 @@ def test_a_target_that_times_nothing_is_no_fault_of_a_candidate(invented: Invent
             time_one(Refusing(invented, lambda each: each == erfnet, error), erfnet, within=WITHIN)
 
 
-def test_those_that_can_be_timed_take_turns_without_one_that_cannot(invented: Invented) -> None:
+def test_networks_that_can_be_timed_take_turns_without_a_refused_one(invented: Invented) -> None:
     first, wrong, last = map(space.load, ("ndnet29-fcn32", "erfnet", "ndnet61-fcn32"))
     device = Refusing(invented, lambda each: each == wrong, TargetError("other labels"))
     found = time_each(device, [first, wrong, last], within=WITHIN)
@@ -158,7 +158,7 @@ def test_those_that_can_be_timed_take_turns_without_one_that_cannot(invented: In
     assert device.asked.count(first.key) == 3, "with all, alone, and with the other"
 
 
-def test_memory_that_others_hold_halts_and_says_nothing_about_a_candidate(invented: Invented) -> None:
+def test_memory_held_by_other_processes_halts_the_search_without_a_verdict(invented: Invented) -> None:
     busy = Refusing(invented, lambda _: True, BusyError("expected a network that fits into memory, got others"))
     with pytest.raises(HaltedError, match=r"got others.*free memory.*--resume"):
         time_each(busy, [space.load("erfnet")], within=WITHIN)

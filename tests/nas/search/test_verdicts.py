@@ -1,4 +1,4 @@
-"""What a search says of a budget when its latencies do not tell: on an invented machine that may be busy."""
+"""Certificates of finalists with unsure latencies, on an invented machine that may be busy."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def between(latency: Latency, low: float, high: float, flagged: tuple[str, ...] 
 
 @dataclass
 class Machine:
-    """Times what it was told of, and the network by which it is told whose fault it is if it cannot."""
+    """A machine with prepared latencies: it refuses other networks except the control, which proves that it works."""
 
     control: Latency
     certified: dict[str, Latency] = field(default_factory=dict)
-    """By the key of an architecture."""
+    """Latencies by the key of an architecture."""
 
     def measure(self, architecture: Architecture, *, weights: Path | None = None, within: float = WITHIN) -> Latency:
         if architecture == scale_width(space.load(CONTROL), NARROWEST):
@@ -57,7 +57,7 @@ class Machine:
 def competing(
     asked: Search, invented: Invented, intervals: Sequence[tuple[float, float] | None], shallow: Shallow
 ) -> tuple[list[Architecture], MeterOf]:
-    """Finalists, the best first, and what times them at the end: surely in these intervals, or not at all."""
+    """Finalists, the best first, and the meter of their certificates, with these intervals or refusals."""
     machine = Machine(invented(1.0))
     architectures = [scale_width(shallow("ndnet29-fcn32"), factor) for factor in (0.10, 0.15)]
     for number, (architecture, interval) in enumerate(zip(architectures, intervals, strict=True)):
@@ -80,7 +80,7 @@ def competing(
 
 
 def finalist(asked: Search, architecture: Architecture, latency: Latency, network: Network | None = None) -> None:
-    """A trial whose training is done, and came to a network."""
+    """Record a trial with a finished training and its weights."""
     number = len(asked.run.trials()) + 1
     trial = asked.trial(number, Candidate(name="", origin="random", architecture=architecture), latency)
     asked.run.write_trial(trial)
@@ -94,9 +94,9 @@ def finalist(asked: Search, architecture: Architecture, latency: Latency, networ
 @pytest.mark.parametrize(
     ("intervals", "winner", "verdict"),
     [
-        (((9.0, 12.0), (8.0, 9.0)), 1, "PASS"),  # the best may be over: the second surely is not
+        (((9.0, 12.0), (8.0, 9.0)), 1, "PASS"),  # the best may be over the budget, the second surely is not
         (((11.0, 12.0), (9.0, 11.0)), 1, "UNSURE"),
-        ((None, (10.5, 11.0)), 1, "FAIL"),  # the best cannot be timed
+        ((None, (10.5, 11.0)), 1, "FAIL"),  # the best one cannot be timed
     ],
 )
 def test_a_finalist_that_passes_is_preferred(
@@ -125,7 +125,7 @@ def test_a_finalist_that_passes_is_preferred(
 
 
 @pytest.mark.parametrize("has_room", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_another_finalist_is_certified_where_there_is_time_and_replaces_none_that_is_as_good(
+def test_another_finalist_is_certified_if_there_is_time_and_replaces_only_a_worse_one(
     has_room: bool, asked: Search, invented: Invented, shallow: Shallow
 ) -> None:
     from nas.data import load
@@ -153,7 +153,7 @@ def test_another_finalist_is_certified_where_there_is_time_and_replaces_none_tha
 
 @pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
-def test_what_was_certified_before_is_replaced_by_another_network_only_where_that_is_no_worse(
+def test_an_earlier_certified_network_is_replaced_only_by_one_that_is_no_worse(
     same: bool, asked: Search, invented: Invented, shallow: Shallow
 ) -> None:
     from nas.data import load
@@ -173,7 +173,7 @@ def test_what_was_certified_before_is_replaced_by_another_network_only_where_tha
 
 @dataclass
 class Certifier(Machine):
-    """Times a network in full precision, and a graph, in as many processes as are asked for."""
+    """A machine with one latency of a network in full precision, or a refusal, and one of a graph."""
 
     target: str = ""
     whole: Latency | None = None
@@ -190,7 +190,7 @@ class Certifier(Machine):
 
 
 def certifier(wholes: Sequence[Latency | None], lower: Latency) -> tuple[list[str], MeterOf]:
-    """Where something is timed, and what times a network in full precision, if it can, and in a lower one."""
+    """The targets of timings in order, and a meter with these latencies in full precision and in a lower one."""
     timed: list[str] = []
 
     @contextlib.contextmanager
@@ -204,7 +204,7 @@ def certifier(wholes: Sequence[Latency | None], lower: Latency) -> tuple[list[st
 
 @pytest.fixture
 def in_int8_too(asked: Search) -> Search:
-    """Asked in two precisions of OpenVINO, with its data."""
+    """A search in two precisions of OpenVINO, with its data."""
     from nas.data import load
 
     study = replace(asked.study, target="openvino@cpu:1", precisions=("fp32", "int8"))
@@ -212,7 +212,7 @@ def in_int8_too(asked: Search) -> Search:
 
 
 @pytest.mark.parametrize("times_whole", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the_fastest(
+def test_a_finalist_is_scored_and_certified_in_its_fastest_precision(
     times_whole: bool, in_int8_too: Search, invented: Invented, shallow: Shallow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     latency = replace(invented(9.5), target="openvino:int8@cpu:1")
@@ -254,7 +254,7 @@ def test_a_finalist_is_scored_and_certified_in_the_precision_in_which_it_was_the
         pytest.param([(9.9, 10.0)], "int8", marks=pytest.mark.slow),  # INT8 is surely faster
     ],
 )
-def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_full_precision(
+def test_a_lower_precision_no_longer_surely_faster_gives_way_to_full_precision(
     whole: Sequence[tuple[float, float]],
     precision: str,
     in_int8_too: Search,
@@ -289,7 +289,7 @@ def test_a_lower_precision_that_is_not_surely_faster_any_more_is_given_up_for_fu
 
 
 @pytest.mark.parametrize("again", [(9.7, 10.7), pytest.param(None, marks=pytest.mark.slow)])
-def test_a_lower_precision_that_passes_is_not_lost_to_full_precision_that_does_not_in_the_end(
+def test_a_lower_precision_that_passes_is_kept_if_full_precision_does_not_pass(
     again: tuple[float, float] | None,
     in_int8_too: Search,
     invented: Invented,
@@ -330,13 +330,13 @@ def test_a_lower_precision_that_passes_is_not_lost_to_full_precision_that_does_n
 
 
 def taken(invented: Invented, low: float, high: float) -> Latency:
-    """A latency in the middle of an interval, which is that of the ratio too."""
+    """A latency in the middle of an interval, which is also that of its ratio."""
     found = between(invented((low + high) / 2), low, high)
     return replace(found, ratio_low=low / 5, ratio_high=high / 5)
 
 
 @pytest.mark.slow
-def test_a_finalist_at_which_its_runtime_crashes_is_left_out(
+def test_a_finalist_that_crashes_its_runtime_is_left_out(
     asked: Search,
     invented: Invented,
     shallow: Shallow,
@@ -361,7 +361,7 @@ def test_a_finalist_at_which_its_runtime_crashes_is_left_out(
     assert "left out: brittle:int8@cpu:1: its process was killed by signal 11" in capsys.readouterr().out
 
 
-def test_finalists_none_of_which_can_be_timed_are_refused_with_the_reason(
+def test_finalists_that_all_cannot_be_timed_are_refused_with_the_reason(
     asked: Search, invented: Invented, shallow: Shallow
 ) -> None:
     from nas.data import load

@@ -1,4 +1,4 @@
-"""What a search begins with from trainings on other data."""
+"""The warm start of a search: evaluations of networks that were trained on other data."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ ASKED = Study(
 def proposed(
     tmp_path: Path, arithmetic: Measures, search_of: Callable[[RunFolder], Search]
 ) -> Callable[[WarmStart], list[Genotype]]:
-    """The answers of all that a run proposes which is warm-started so, and trains nothing to a score."""
+    """The answers of all proposals of a warm-started run without any score of its own."""
 
     def propose(warm_start: WarmStart) -> list[Genotype]:
         run = RunFolder.claim(tmp_path / "run")
         run.write_study(ASKED)
         write_text(run.root / WARM_START, strict.dump(warm_start))
         found: list[Genotype] = []
-        while True:  # interrupted after each candidate, by which proposals must not change
+        while True:  # interrupted after each candidate, which must not change proposals
             source = Proposals(search_of(run), arithmetic, None)
             if (trial := source.next()) is None:
                 return found
@@ -63,7 +63,7 @@ def proposed(
 
 
 def evaluations(better: str, count: int = 12, level: float = 0.3, seed: int = 3) -> WarmStart:
-    """Networks drawn at random, of which those of one block score more."""
+    """Evaluations of networks drawn at random; those of one block score more."""
     rng = random.Random(seed)
     genotypes = [drawn(ASKED.architectures(), rng) for _ in range(count)]
     scored = [
@@ -89,7 +89,7 @@ def shipped() -> WarmStart:
     return strict.parse(shipped_text(), WarmStart, WARM_START)
 
 
-def test_all_that_comes_with_the_package_is_inside_of_what_a_search_looks_at(shipped: WarmStart) -> None:
+def test_all_evaluations_of_the_package_are_inside_the_searched_space(shipped: WarmStart) -> None:
     assert shipped.count >= 40
     found = shipped.inside(Space(ranges=searched(), size=SIZE))
     assert len(found) == shipped.count
@@ -97,7 +97,7 @@ def test_all_that_comes_with_the_package_is_inside_of_what_a_search_looks_at(shi
         assert {genotype.get(axis) for genotype, _ in found} > {newer}, "the newer families are among them"
 
 
-def test_it_is_the_table_of_the_study(shipped: WarmStart) -> None:
+def test_the_evaluations_of_the_package_are_those_of_the_study(shipped: WarmStart) -> None:
     with TABLE.open(newline="", encoding="utf-8") as file:
         scores = [float(row["miou_4"]) for row in csv.DictReader(file) if row["miou_4"]]
     assert [100 * each.miou for table in shipped.tables for each in table.evaluations] == pytest.approx(scores)
@@ -105,7 +105,7 @@ def test_it_is_the_table_of_the_study(shipped: WarmStart) -> None:
 
 @pytest.mark.share(3)
 @pytest.mark.parametrize("axis", ["head.shuffle", "rep", "norm_momentum"])
-def test_a_search_that_opens_an_axis_keeps_them_all_at_its_usual_value(shipped: WarmStart, axis: str) -> None:
+def test_an_opened_axis_has_its_usual_value_in_all_evaluations_of_the_package(shipped: WarmStart, axis: str) -> None:
     (usual,) = searched()[axis]
     other = next(each for each in ranges()[axis] if each != usual)
     opened = Space(ranges={**searched(), axis: (other, usual)}, size=SIZE)
@@ -118,13 +118,13 @@ def test_a_search_that_opens_an_axis_keeps_them_all_at_its_usual_value(shipped: 
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("better", ["nonbt", "sep"])
-def test_what_scored_on_other_data_is_proposed_before_anything_is_known(
+def test_networks_that_scored_well_on_other_data_are_proposed_first(
     proposed: Callable[[WarmStart], list[Genotype]], better: str
 ) -> None:
     assert [each["block"] for each in proposed(evaluations(better))] == [better] * PLAN.guided_trials
 
 
-def test_what_is_outside_of_a_narrow_space_is_left_out() -> None:
+def test_evaluations_outside_a_narrow_space_are_left_out() -> None:
     every = evaluations("sep")
     narrow = replace(ASKED, space={**ASKED.space, "block": ("sep",)}).architectures()
     (table,) = every.tables
@@ -134,8 +134,8 @@ def test_what_is_outside_of_a_narrow_space_is_left_out() -> None:
     assert [score + median for _, score in every.inside(narrow)] == pytest.approx(inside)
 
 
-def test_networks_of_an_easier_table_are_no_better_for_that() -> None:
-    """Where all score more, the worse block more than the better one elsewhere."""
+def test_higher_scores_of_an_easier_table_make_its_networks_no_better() -> None:
+    """In the easier table the worse block scores more than the better block in the other table."""
     hard, easy = evaluations("sep").tables[0], evaluations("sep", level=0.7, seed=4).tables[0]
     worst = min(each.miou for each in easy.evaluations)
     assert worst > max(each.miou for each in hard.evaluations)
@@ -145,22 +145,22 @@ def test_networks_of_an_easier_table_are_no_better_for_that() -> None:
     assert max(scores["nonbt"]) < min(scores["sep"])
 
 
-def test_a_run_keeps_what_it_began_with(tmp_path: Path) -> None:
+def test_a_run_keeps_the_evaluations_that_it_began_with(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
-    assert read_warm_start(run) == WarmStart()  # one that an earlier version began
+    assert read_warm_start(run) == WarmStart()  # a run that an earlier version began
     keep_warm_start(run, ASKED)
     assert (run.root / WARM_START).read_text("utf-8") == shipped_text()
 
 
 @pytest.mark.parametrize("other", [{"warm_start": False}, {"sampler": "tpe"}, {"sampler": "random"}])
-def test_a_search_may_want_none_until_it_has_candidates(tmp_path: Path, other: Mapping[str, object]) -> None:
+def test_a_search_can_drop_its_warm_start_until_it_has_candidates(tmp_path: Path, other: Mapping[str, object]) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
     keep_warm_start(run, ASKED)  # killed, before the first candidate
     keep_warm_start(run, replace(ASKED, search=replace(PLAN, **other)))
     assert read_warm_start(run) == WarmStart()
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_warm_start_is_named(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
     write_text(run.root / WARM_START, "tables: [{trained_on: streets, evaluations: [{miou: 2, genotype: {}}]}]")
     with pytest.raises(UserError, match=r"warm_start\.yaml.*miou: expected a share of 0 to 1, got 2"):
@@ -168,7 +168,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 class Row:
-    """A question of where, which counts how often places are compared."""
+    """A space with one question, for a place, which counts how often places are compared."""
 
     rungs = (1.0,)
 
@@ -190,7 +190,7 @@ class Row:
 surrogate = functools.partial(samplers.make, "surrogate", seed=0, startup=1)
 
 
-def test_nothing_is_compared_for_what_is_only_entered() -> None:
+def test_entering_warm_starts_compares_no_points() -> None:
     questions = Row(8)
     sampler = Sampler(questions, lambda candidates: surrogate(candidates=candidates))
     for place in range(4):
@@ -200,8 +200,8 @@ def test_nothing_is_compared_for_what_is_only_entered() -> None:
     assert questions.compared == 1
 
 
-def test_scores_of_the_search_overrule_contrary_ones_on_other_data_that_differ_more() -> None:
-    """There the far end is better, by sixty points; here the near one, by six."""
+def test_scores_of_the_search_overrule_larger_contrary_differences_on_other_data() -> None:
+    """On other data the far end is better by sixty points; in the search the near end is better by six."""
     sampler = Sampler(Row(60), lambda candidates: surrogate(candidates=candidates))
     for place in range(0, 60, 2):
         sampler.warm_start({"place": place}, 0.2 + 0.01 * place)

@@ -1,4 +1,4 @@
-"""A folder that holds no more than it may, whoever writes to it and however they end."""
+"""A folder of limited size, with several writers and killed ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG_AGO = time.time() - 2 * bounded.UNUSED_SECONDS
 
 
 def held(root: Path) -> dict[str, int]:
-    """Names and sizes of what is kept."""
+    """Names and sizes of the kept files."""
     return {file.name: file.stat().st_size for file in root.glob("??/*")}
 
 
@@ -32,7 +32,7 @@ def content(folder: BoundedFolder, name: str) -> bytes | None:
     return None if kept is None else kept[:]
 
 
-def test_what_is_kept_is_found_by_others(tmp_path: Path) -> None:
+def test_kept_files_are_found_by_other_users_of_the_folder(tmp_path: Path) -> None:
     assert BoundedFolder(tmp_path, 100).keep("aa1", [b"head", memoryview(b"body")])
     other = BoundedFolder(tmp_path, 100)
     assert content(other, "aa1") == b"headbody"
@@ -40,18 +40,18 @@ def test_what_is_kept_is_found_by_others(tmp_path: Path) -> None:
     assert other.held_bytes() == 8
 
 
-def test_there_is_never_more_than_the_limit(tmp_path: Path) -> None:
+def test_a_bounded_folder_never_exceeds_its_limit(tmp_path: Path) -> None:
     folder = BoundedFolder(tmp_path, 25)
     assert [folder.keep(name, [b"x" * 10]) for name in ("aa", "ab", "ac", "ad")] == [True, True, False, False]
     assert held(tmp_path) == {"aa": 10, "ab": 10}
 
 
-def test_what_was_not_used_for_long_makes_room_and_what_is_in_use_does_not(tmp_path: Path) -> None:
+def test_files_unused_for_long_make_room_and_files_in_use_stay(tmp_path: Path) -> None:
     folder = BoundedFolder(tmp_path, 30)
     for age, name in enumerate(("aa", "bb", "cc")):
         folder.keep(name, [b"x" * 10])
         os.utime(tmp_path / name / name, (LONG_AGO - age, LONG_AGO - age))
-    assert content(folder, "cc") is not None  # and so it is in use
+    assert content(folder, "cc") is not None  # reading it means use
     assert BoundedFolder(tmp_path, 30).keep("dd", [b"y" * 10])
     assert held(tmp_path).keys() == {"aa", "cc", "dd"}
 
@@ -68,7 +68,7 @@ def test_many_writers_keep_to_the_limit_together(tmp_path: Path) -> None:
 
 
 class Paused(list[bytes]):
-    """Parts of a file that is begun, and not written on before `going` is set."""
+    """Parts of a file whose writing stops after the beginning until `going` is set."""
 
     def __init__(self, parts: list[bytes]) -> None:
         super().__init__(parts)
@@ -77,19 +77,19 @@ class Paused(list[bytes]):
 
     def __iter__(self) -> Iterator[bytes]:
         self._passes += 1
-        if self._passes == 2:  # their sizes were added up before
+        if self._passes == 2:  # the first pass adds up their sizes
             self.begun.set()
             assert self.going.wait(60)
         return super().__iter__()
 
 
-def test_what_is_still_being_written_counts(tmp_path: Path) -> None:
+def test_files_being_written_count(tmp_path: Path) -> None:
     parts = Paused([b"x" * 30])
     with ThreadPoolExecutor(max_workers=2) as pool:
         first = pool.submit(BoundedFolder(tmp_path, 50).keep, "aa", parts)
         assert parts.begun.wait(60)
         second = pool.submit(BoundedFolder(tmp_path, 50).keep, "bb", [b"y" * 30])
-        with contextlib.suppress(TimeoutError):  # it waits for the first
+        with contextlib.suppress(TimeoutError):  # the second waits for the first
             second.result(timeout=0.2)
         parts.going.set()
         assert first.result()
@@ -120,14 +120,14 @@ def test_a_damaged_ledger_is_made_again(ledger: bytes, tmp_path: Path) -> None:
     assert BoundedFolder(tmp_path, 45).keep("ab", [b"y" * 20])
 
 
-def test_an_empty_file_is_none(tmp_path: Path) -> None:
+def test_an_empty_file_counts_as_missing(tmp_path: Path) -> None:
     folder = BoundedFolder(tmp_path, 25)
     folder.keep("aa", [b"x"])
     os.truncate(tmp_path / "aa" / "aa", 0)
     assert content(folder, "aa") is None
 
 
-def test_a_folder_that_cannot_be_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_raises_the_error_of_the_system(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     folder = BoundedFolder(tmp_path / "file" / "pictures", 25)
     assert content(folder, "aa") is None

@@ -1,4 +1,4 @@
-"""Everything that can be made again lies in one folder of the user's cache."""
+"""The one folder of the user's cache for everything that can be made again."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from nas.storage.cache import cache_folder
 from space.errors import UserError
 
 
-def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_environment_variable_names_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "framebudget"
     assert device_key.folder("anchors") == tmp_path / "framebudget" / "anchors"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_an_environment_the_cache_is_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_in_the_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert cache_folder() == Path.home() / ".cache" / "framebudget"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder() == Path.home() / ".cache" / "framebudget"
 
 
-def test_an_anchor_is_kept_whole_or_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_an_anchor_is_kept_whole_or_refused_with_advice(tmp_path: Path) -> None:
     taken = anchor.Anchor(
         milliseconds=2.5,
         canary=0.4,
@@ -45,8 +45,8 @@ def test_an_anchor_is_kept_whole_or_refused_with_a_way_out(tmp_path: Path) -> No
         anchor.write(tmp_path / "file" / "one.yaml", taken)
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container whose user's number /etc/passwd does not know."""
+def test_the_error_for_a_user_without_a_home_names_the_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a user is common in containers: /etc/passwd does not know the number."""
     for name in ("XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: what is said of one that cannot be written."""
+"""Files and folders that are replaced as a whole, or stay unchanged with an error that names the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from nas.storage.files import _settle, clear_unfinished, replace_folder, write_text, write_together
 
 
-def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+def test_an_error_names_the_requested_file(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="Is a directory") as raised:
         write_text(tmp_path / "taken", "words")
@@ -27,7 +27,7 @@ def test_a_page_may_name_a_picture_that_is_not_utf8(tmp_path: Path) -> None:
     assert (tmp_path / "page").read_text("utf-8") == "stra\\udcdfe.png"
 
 
-def test_what_a_killed_process_left_goes_and_others_files_stay(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed_and_other_files_stay(tmp_path: Path) -> None:
     names = (
         ".progress.yaml.99999999.tmp",
         ".cache.tmp",
@@ -69,7 +69,7 @@ def test_files_that_belong_together_are_replaced_together(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("before", [{"n.a": "old first"}, {}])
-def test_where_one_cannot_be_moved_all_stay_as_they_were(before: dict[str, str], tmp_path: Path) -> None:
+def test_files_stay_unchanged_if_one_of_them_cannot_be_moved(before: dict[str, str], tmp_path: Path) -> None:
     for name, text in before.items():
         (tmp_path / name).write_text(text)
 
@@ -82,14 +82,14 @@ def test_where_one_cannot_be_moved_all_stay_as_they_were(before: dict[str, str],
     assert str(raised.value).endswith(f"'{tmp_path / 'n.a'}'")
     assert contents(tmp_path) == before
 
-    nowhere = tmp_path / "no such folder" / "besides"  # what is put there after n.b, and before n.a
+    nowhere = tmp_path / "no such folder" / "besides"  # moved after n.b and before n.a
     with pytest.raises(OSError, match="No such file"):
         write_together((tmp_path / "n.a", tmp_path / "n.b", nowhere), pair)
     assert contents(tmp_path) == before
     assert {file.name for file in tmp_path.iterdir()} == set(before)
 
 
-def test_a_file_system_may_take_no_order_to_write_a_folder() -> None:
+def test_file_systems_that_cannot_sync_folders_are_tolerated() -> None:
     descriptor = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     with pytest.raises(OSError, match="Invalid argument"):
         os.fsync(descriptor)
@@ -109,7 +109,7 @@ def half(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
 
-def test_what_a_link_leads_to_is_replaced_where_it_is(tmp_path: Path) -> None:
+def test_a_linked_folder_is_replaced_in_place(tmp_path: Path) -> None:
     (tmp_path / "large disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "large disk")
     replace(tmp_path / "out")
@@ -118,7 +118,7 @@ def test_what_a_link_leads_to_is_replaced_where_it_is(tmp_path: Path) -> None:
     assert {each.name for each in tmp_path.iterdir()} == {"out", "large disk"}
 
 
-def test_the_current_folder_stays_the_one_that_others_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_is_replaced_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "old"):
         (tmp_path / name).write_text("old")
     monkeypatch.chdir(tmp_path)
@@ -130,10 +130,10 @@ def test_the_current_folder_stays_the_one_that_others_stand_in(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("current", [False, True])
-def test_what_somebody_puts_there_meanwhile_stays(
+def test_files_that_appear_during_a_command_stay(
     current: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the hours that a command takes, in the current folder or in another."""
+    """A command may take hours, in the current folder or in another one."""
     out = tmp_path / "out"
     replace(out)
     (out / "old").write_text("old")
@@ -151,8 +151,8 @@ def test_what_somebody_puts_there_meanwhile_stays(
 
 @pytest.fixture
 def lent() -> Iterator[Path]:
-    """A folder that may be written to, in one that may not, by a user who is not root."""
-    root = Path(tempfile.mkdtemp(dir="/tmp"))  # where everybody can look
+    """A writable folder in a read-only one, for a user who is not root."""
+    root = Path(tempfile.mkdtemp(dir="/tmp"))  # readable for every user
     lent = root / "lent"
     lent.mkdir()
     lent.chmod(0o777)
@@ -166,7 +166,7 @@ def lent() -> Iterator[Path]:
     shutil.rmtree(root)
 
 
-def test_a_folder_in_one_that_cannot_be_written_is_filled(lent: Path) -> None:
+def test_a_folder_in_a_read_only_folder_is_filled_in_place(lent: Path) -> None:
     (lent / "old").write_text("old")
     for _ in range(2):
         replace(lent)

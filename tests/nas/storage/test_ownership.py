@@ -1,4 +1,4 @@
-"""One owner at a time, gone with its process."""
+"""Ownership of a folder: one owner at a time, which ends with its process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_owner_is_told_who_the_first_is_and_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+def test_a_second_owner_gets_the_name_of_the_first_and_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     run = tmp_path / "run"
     told = r"is in use by process \d+ on .*one at a time"
     with holder(run) as process, pytest.raises(UserError, match=told) as refused, owned(run):
@@ -48,7 +48,7 @@ def test_a_second_owner_is_told_who_the_first_is_and_the_lock_goes_with_its_proc
     assert not run.exists(), "nothing is left"
 
 
-def test_whether_a_folder_has_an_owner_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ownership_of_a_folder_is_visible_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_owned(tmp_path)
     with holder(tmp_path) as process:
         assert is_owned(tmp_path)
@@ -58,7 +58,7 @@ def test_whether_a_folder_has_an_owner_is_seen_from_outside(tmp_path: Path, monk
         assert not is_owned(tmp_path)
     (tmp_path / OWNER).write_text(f"process {os.getpid()} on another boot of another\n")
     assert is_owned(tmp_path)
-    monkeypatch.setattr(ownership, "WATCHED_SECONDS", 0.0)  # it was not touched for longer than that
+    monkeypatch.setattr(ownership, "WATCHED_SECONDS", 0.0)  # any file counts as untouched for longer
     assert not is_owned(tmp_path)
 
 
@@ -72,7 +72,7 @@ def test_a_file_of_somebody_in_place_of_the_owners_stays(tmp_path: Path) -> None
         assert (tmp_path / OWNER).read_text().startswith(f"process {os.getpid()} on ")
 
 
-def test_one_with_patience_waits_for_the_first_to_end(tmp_path: Path) -> None:
+def test_a_patient_owner_waits_for_the_first_to_end(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         ending = threading.Timer(0.5, process.kill)
         ending.start()
@@ -80,7 +80,7 @@ def test_one_with_patience_waits_for_the_first_to_end(tmp_path: Path) -> None:
             assert process.wait() == -signal.SIGKILL
 
 
-def test_an_owner_that_leaves_nothing_does_not_take_the_folder_from_the_next(tmp_path: Path) -> None:
+def test_an_ending_owner_does_not_remove_the_folder_of_the_next(tmp_path: Path) -> None:
     run = tmp_path / "run"
     owns, ends = threading.Event(), threading.Event()
 
@@ -103,7 +103,7 @@ def test_an_owner_that_leaves_nothing_does_not_take_the_folder_from_the_next(tmp
 def test_an_owner_on_another_host_lives_while_it_touches_the_file(
     lives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a shared disk that carries no locks. The other host is told by what the file says."""
+    """The shared disk carries no locks, and the text of the file names the other host."""
     monkeypatch.setattr(ownership, "WATCHED_SECONDS", 1.0)
     (tmp_path / OWNER).write_text("process 7 on elsewhere boot 0000\n")
     touch = "import os, sys, time\nwhile True: os.utime(sys.argv[1]); time.sleep(0.1)"
@@ -121,7 +121,7 @@ def test_an_owner_on_another_host_lives_while_it_touches_the_file(
         other.wait()
 
 
-def test_a_folder_can_be_owned_again_and_removed_while_it_is_owned(tmp_path: Path) -> None:
+def test_an_owned_folder_can_be_removed_and_owned_again(tmp_path: Path) -> None:
     for _ in range(2):
         with owned(tmp_path / "run"):
             (tmp_path / "run" / OWNER).unlink()

@@ -1,4 +1,4 @@
-"""What is said of a kept value that cannot be read: what to do, once."""
+"""Errors for kept values that cannot be read, each with one advice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Kept:
         ("number: {", f"not valid YAML: did not find expected node content{ADVICE}"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_with_one_advice(text: str, ending: str, tmp_path: Path) -> None:
+def test_a_fault_in_a_file_is_reported_with_a_single_advice(text: str, ending: str, tmp_path: Path) -> None:
     file = tmp_path / "a; b.yaml"
     file.write_text(text, "utf-8")
     with pytest.raises(UserError) as told:

@@ -1,4 +1,4 @@
-"""Folders that last as long as their process."""
+"""Scratch folders, which last as long as their process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_gone_at_the_end_with_all_that_is_in_it(temporary: Path) -> None:
+def test_a_scratch_folder_is_removed_at_the_end_with_its_contents(temporary: Path) -> None:
     with scratch_folder() as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").touch()
@@ -44,13 +44,13 @@ def test_it_is_gone_at_the_end_with_all_that_is_in_it(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_not(temporary: Path) -> None:
+def test_only_scratch_folders_of_ended_processes_are_removed_by_the_next(temporary: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as owner:
         assert owner.stdout is not None
         folder = Path(owner.stdout.readline().strip())
-        (temporary / f"{PREFIX}12345678").mkdir()  # somebody else's, which only looks like one of ours
+        (temporary / f"{PREFIX}12345678").mkdir()  # a folder of another program with a similar name
         with scratch_folder():
             assert folder.is_dir()
         owner.send_signal(signal.SIGKILL)
@@ -61,7 +61,9 @@ def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_no
     assert [each.name for each in temporary.iterdir()] == [f"{PREFIX}12345678"]
 
 
-def test_on_a_disk_without_locks_the_error_says_what_to_set(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_on_a_disk_without_locks_names_the_variable_to_set(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Simulates NFS without its lock service, which no test can mount."""
 
     def flock(descriptor: int, kind: int) -> None:
@@ -74,7 +76,7 @@ def test_on_a_disk_without_locks_the_error_says_what_to_set(temporary: Path, mon
 
 
 @pytest.mark.slow
-def test_processes_that_make_folders_at_once_do_not_remove_each_others(temporary: Path) -> None:
+def test_processes_that_start_together_do_not_remove_each_others_scratch_folders(temporary: Path) -> None:
     makers = [subprocess.Popen([sys.executable, "-c", MANY], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [maker.communicate(timeout=120)[0] for maker in makers] == ["0\n"] * 3
     assert list(temporary.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What is chosen next, on small invented landscapes."""
+"""The surrogate's choice of the next point, on small invented landscapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GRID: list[Point] = [{"x": x, "y": y} for x in range(9) for y in range(9)]
 
 
 def height(point: Point) -> float:
-    """Highest at (6, 2)."""
+    """An invented score, highest at (6, 2)."""
     return 50 - (float(point["x"]) - 6) ** 2 - (float(point["y"]) - 2) ** 2
 
 
@@ -25,7 +25,7 @@ def others(told: list[Told]) -> list[Point]:
 START = [Told(point=GRID[place], score=height(GRID[place])) for place in (0, 4, 8, 12, 22, 30, 35)]
 
 
-def test_it_climbs() -> None:
+def test_choices_climb_to_higher_scores() -> None:
     told = list(START)
     for _ in range(8):
         candidates = others(told)
@@ -35,7 +35,7 @@ def test_it_climbs() -> None:
     assert max(each.score for each in told if each.score is not None) >= 49, "of 81 points 15 were tried"
 
 
-def test_what_runs_is_counted_on() -> None:
+def test_a_running_training_moves_the_next_choice_away() -> None:
     candidates = others(START)
     first = candidates[choose(candidates, START, [])]
     left = [point for point in candidates if point != first]
@@ -49,7 +49,7 @@ def test_what_runs_is_counted_on() -> None:
 
 
 def test_regions_that_fail_or_are_over_a_budget_are_left_alone() -> None:
-    """All of the better half is of no use: there the scores would be higher, but there are none."""
+    """Scores would be higher in one half of the points, but all of these fail or are over the budget."""
     for useless in (
         {"failed": True, "violations": {"latency": -0.1}},
         {"violations": {"latency": 0.3}},
@@ -65,7 +65,7 @@ def test_regions_that_fail_or_are_over_a_budget_are_left_alone() -> None:
 
 
 def test_a_failure_is_not_a_score_of_zero() -> None:
-    """Scores far below zero next to it: were it a zero, it would be the best."""
+    """The neighbours' scores are far below zero: a failure that counted as zero would be the best."""
     told = [Told(point=each.point, score=(each.score or 0) - 1000) for each in START]
     failed = Told(point={"x": 0, "y": 8}, score=None, failed=True)
     candidates = others([*told, failed])
@@ -73,8 +73,8 @@ def test_a_failure_is_not_a_score_of_zero() -> None:
     assert float(chosen["x"]) >= 3
 
 
-def test_short_trainings_guide_and_their_scores_are_not_those_of_whole_ones() -> None:
-    """Short ones score 40 more here: the best of them is no incumbent, and they still say where to look."""
+def test_short_trainings_guide_the_choice_without_counting_as_whole_ones() -> None:
+    """Short trainings score 40 more here: the best of them is no incumbent, but they show where to look."""
     short = [Told(point=point, score=40 + height(point), fidelity=0.1) for point in GRID[::2]]
     whole = [Told(point=point, score=height(point)) for point in ({"x": 0, "y": 0}, {"x": 8, "y": 8}, {"x": 4, "y": 5})]
     told = [*short, *whole]
@@ -83,8 +83,8 @@ def test_short_trainings_guide_and_their_scores_are_not_those_of_whole_ones() ->
     assert height(chosen) >= 48
 
 
-def test_more_than_parameters_are_found_by_are_predicted_with() -> None:
-    """What is best in each of three dimensions was seen only after all that parameters are found by: it is known."""
+def test_predictions_use_more_points_than_the_fit_of_parameters() -> None:
+    """Good values of all three dimensions come only after the points to which parameters are fitted."""
     rng = np.random.default_rng(0)
     rows = rng.random((2 * MOST_FITTED, 3)).tolist()
     points: list[Point] = [{"x": x, "y": y, "z": z} for x, y, z in rows]
@@ -99,8 +99,8 @@ def test_more_than_parameters_are_found_by_are_predicted_with() -> None:
     assert chosen in ranked[:3]
 
 
-def test_what_always_ends_early_for_being_weak_is_not_chosen_for_it() -> None:
-    """At a quarter, where the bad ones end, they differ as the good ones do at the end."""
+def test_a_kind_whose_trainings_always_end_early_is_not_preferred() -> None:
+    """After a quarter, where bad trainings end, their scores differ as those of good ones do at the end."""
     told = []
     for place in range(8):
         part = 0.01 * place
@@ -114,7 +114,7 @@ def test_what_always_ends_early_for_being_weak_is_not_chosen_for_it() -> None:
         assert chosen["block"] == "good"
 
 
-def test_nothing_but_failures_is_something_to_choose_after() -> None:
+def test_a_point_is_chosen_after_nothing_but_failures() -> None:
     told = [Told(point=point, score=None, failed=True) for point in GRID[:5]]
     candidates = others(told)
     assert 0 <= choose(candidates, told, []) < len(candidates)
@@ -145,7 +145,7 @@ def test_points_become_numbers_between_0_and_1() -> None:
 
 
 def test_a_few_facts_are_not_lost_among_many_answers() -> None:
-    """Sixty answers say nothing of a score here, one fact all."""
+    """Sixty answers do not influence the score here, and one fact determines it."""
     rng = np.random.default_rng(0)
     rows = rng.integers(3, size=(80, 60))
     points: list[Point] = [{f"x{place}": int(each) for place, each in enumerate(row)} for row in rows]

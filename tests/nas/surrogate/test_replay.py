@@ -1,4 +1,4 @@
-"""The replay bench on a small invented table with what real ones have: words, gaps, repeated and constant columns."""
+"""The replay bench on a small invented table with words, gaps, and repeated and constant columns, as real ones have."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_row_pays_for_each_rung_once(
     table: Path, name: str, continued: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With two kinds of cheap trainings; where a training goes on, what is behind it is not paid again."""
+    """There are two kinds of cheap trainings; a training that goes on does not pay for its beginning again."""
     monkeypatch.syspath_prepend(str(BENCH))
     import methods
     from table import load
@@ -76,9 +76,9 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_tables_as_other_programs_write_them(shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers that are missing in words, names and ids that tell nothing, scores that nobody paid for, more values than
-    are told apart: what is left are the features, and each network.
+def test_tables_of_other_programs_are_read(shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables have missing numbers given in words, names and ids, scores of no cost, and more values than are told
+    apart; features and distinct networks must remain.
     """
     monkeypatch.syspath_prepend(str(BENCH))
     from table import load
@@ -88,7 +88,7 @@ def test_tables_as_other_programs_write_them(shape: str, tmp_path: Path, monkeyp
         (f"net-{row}", row % 7, "NaN" if row == 3 else row % 5, "none" if row % 2 else "sep", row / 3000, row, row + 1)
         for row in range(3000)
     ]
-    rows[5] = (rows[5][0], *rows[4][1:])  # the same as the one before
+    rows[5] = (rows[5][0], *rows[4][1:])  # the same network as the row before
     header = ("id", "width", "depth", "block", "miouse", "miou_16", "miou_1")
     lines = [between.join(map(str, row)) for row in (header, *rows)]
     file = tmp_path / "table.csv"
@@ -112,7 +112,7 @@ def replay(table: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
-def test_every_method_searches_within_what_it_may_pay(table: Path, tmp_path: Path) -> None:
+def test_every_method_searches_within_its_cost(table: Path, tmp_path: Path) -> None:
     out, picture = tmp_path / "out.csv", tmp_path / "out.svg"
     methods = ("ours", "ours-whole", "random", "tpe", "gp", "forest", "nsga2", "asha")
     done = replay(
@@ -152,7 +152,7 @@ def test_every_method_searches_within_what_it_may_pay(table: Path, tmp_path: Pat
         (("--objective", "error", "--table", "nosuch.csv"), "cannot read nosuch.csv"),
     ],
 )
-def test_what_cannot_be_replayed_is_refused_before_anything_is(
+def test_impossible_replays_are_refused_before_they_begin(
     table: Path,
     words: tuple[str, ...],
     said: str,
@@ -160,7 +160,7 @@ def test_what_cannot_be_replayed_is_refused_before_anything_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the program would set otherwise
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else the program would set it
     monkeypatch.setattr(sys, "argv", ["replay.py", "--table", str(table), *words])
     from replay import main
 
@@ -171,8 +171,8 @@ def test_what_cannot_be_replayed_is_refused_before_anything_is(
     assert not told.out
 
 
-def test_searches_that_had_ended_are_kept(table: Path, tmp_path: Path) -> None:
-    """Of two methods one takes long; when the other is written, the program is interrupted."""
+def test_finished_searches_of_an_interrupted_replay_are_kept(table: Path, tmp_path: Path) -> None:
+    """One of two methods takes long; the program is interrupted once the other one is written."""
     out = tmp_path / "out.csv"
     words = ("--objective", "error", "--minimize", "--seeds", "1", "--trainings", "110", "--jobs", "1")
     command = [sys.executable, str(BENCH / "replay.py"), "--table", str(table), *words, "--methods", "random,ours"]

@@ -1,4 +1,4 @@
-"""Which rungs are used and how many trainings of each, on invented scores."""
+"""The choice of rungs and the number of trainings on each, on invented scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NETWORKS = 60
 
 
 def told_of(noise: float, wholes: int = NETWORKS) -> list[Told]:
-    """Networks with scores at all rungs, the best of the rung before at the last; the lower the rung, the noisier."""
+    """Networks with noisy scores at all rungs, noisier at lower ones; only the best of a rung are at the last one."""
     rng = random.Random(0)
     true = [rng.random() for _ in range(NETWORKS)]
     low, middle = ([score + times * noise * rng.gauss(0, 1) for score in true] for times in (2, 1))
@@ -28,14 +28,14 @@ def told_of(noise: float, wholes: int = NETWORKS) -> list[Told]:
     return found
 
 
-def test_before_anything_is_known_all_rungs_are_used_but_one_that_costs_half() -> None:
+def test_all_rungs_but_one_that_costs_half_are_used_at_the_beginning() -> None:
     assert ladder((), RUNGS).rungs == RUNGS
     assert ladder((), (0.02, 1.0)).rungs == (0.02, 1.0)
     assert ladder((), (0.25, 1.0)).rungs == (0.25, 1.0)
     assert ladder((), (0.5, 1.0)).rungs == (1.0,)
 
 
-def test_a_dear_rung_is_left_out_before_a_cheap_one_that_ranks_alike() -> None:
+def test_an_expensive_rung_is_left_out_before_a_cheap_one_that_ranks_alike() -> None:
     def used(cost: float, pairs: int) -> bool:
         rng = random.Random(2)
         told = [Told(point={"x": place}, score=rng.random(), fidelity=cost) for place in range(pairs)]
@@ -45,11 +45,11 @@ def test_a_dear_rung_is_left_out_before_a_cheap_one_that_ranks_alike() -> None:
     assert [used(0.25, 3), used(0.25, 12), used(0.06, 12), used(0.06, 60)] == [True, False, True, False]
 
 
-def test_where_rungs_tell_nothing_candidates_are_trained_whole() -> None:
+def test_candidates_are_trained_whole_if_no_rung_predicts_their_scores() -> None:
     assert ladder(told_of(50.0), RUNGS).rungs == (1.0,)
 
 
-def test_a_rung_that_tells_nothing_is_left_out_alone() -> None:
+def test_a_single_rung_without_predictive_scores_is_left_out() -> None:
     rng = random.Random(1)
     lowest = [
         Told(point=each.point, score=rng.random(), fidelity=each.fidelity) if each.fidelity == RUNGS[0] else each
@@ -61,8 +61,8 @@ def test_a_rung_that_tells_nothing_is_left_out_alone() -> None:
     assert steps.after(RUNGS[1]) == 1
 
 
-def test_that_only_the_best_go_on_makes_a_rung_hardly_worse() -> None:
-    """Among a third, the best, the order is much less sure than among all."""
+def test_a_rung_is_used_although_only_its_best_trainings_go_on() -> None:
+    """The order among the best third is much less sure than among all."""
     rungs = (RUNGS[1], 1.0)
 
     def used(wholes: int) -> tuple[float, ...]:
@@ -71,8 +71,8 @@ def test_that_only_the_best_go_on_makes_a_rung_hardly_worse() -> None:
     assert used(20) == used(NETWORKS) == rungs
 
 
-def test_pairs_that_score_nearly_alike_end_no_ladder() -> None:
-    """Five in no order, within a twentieth of the range of all scores, as in a search with similar proposals."""
+def test_pairs_with_nearly_equal_scores_end_no_rung() -> None:
+    """Five scores in random order lie within a twentieth of the whole range, as in a search with similar proposals."""
     rungs = (RUNGS[1], 1.0)
     others = [Told(point={"x": 10 + place}, score=0.15 + 0.01 * place, fidelity=RUNGS[1]) for place in range(20)]
     short, whole = (0.340, 0.342, 0.344, 0.346, 0.348), (0.51, 0.49, 0.52, 0.48, 0.50)
@@ -84,7 +84,7 @@ def test_pairs_that_score_nearly_alike_end_no_ladder() -> None:
     assert ladder([*others, *alike], rungs).rungs == rungs
 
 
-def test_scores_that_tell_nothing_lose_their_rung_though_only_the_best_by_them_went_on() -> None:
+def test_a_rung_of_random_scores_is_left_out_although_only_its_best_went_on() -> None:
     rng = random.Random(3)
     scores = [rng.random() for _ in range(NETWORKS)]
     told = [Told(point={"x": place}, score=score, fidelity=RUNGS[1]) for place, score in enumerate(scores)]
@@ -106,8 +106,8 @@ def test_scores_that_tell_nothing_lose_their_rung_though_only_the_best_by_them_w
     ids=["most at the top", "more at the top", "most at the bottom", "halves", "all equal", "all nothing"],
 )
 @pytest.mark.parametrize("more", [(), (0.5, 0.5, 0.5), (0.1, 0.3)], ids=["", "tied ones paused", "others paused"])
-def test_tied_scores_end_no_ladder(scores: tuple[float, ...], more: tuple[float, ...]) -> None:
-    """At the lower rungs, at the last one, and at all of them."""
+def test_tied_scores_end_no_rung(scores: tuple[float, ...], more: tuple[float, ...]) -> None:
+    """Scores are tied at the lower rungs, at the last one, or at all of them."""
     untied = [0.1 * place for place in range(len(scores))]
     for low, whole in ((scores, untied), (untied, scores), (scores, scores)):
         told = [
@@ -124,7 +124,7 @@ def test_tied_scores_end_no_ladder(scores: tuple[float, ...], more: tuple[float,
         assert steps.rungs[-1] == 1
 
 
-def test_one_goes_on_at_once_and_then_whenever_enough_was_spent_below_it() -> None:
+def test_a_training_goes_on_at_once_and_then_whenever_enough_was_spent_below() -> None:
     steps = ladder((), (0.25, 1.0))
     assert steps.due(Known()) == ()
     assert steps.due(Known(begun=(0.25,) * 4)) == (1,)
@@ -132,7 +132,7 @@ def test_one_goes_on_at_once_and_then_whenever_enough_was_spent_below_it() -> No
     assert steps.due(Known(begun=(0.25, 0.25, 1, 0.25, 0.25, 0.25))) == (1,)
 
 
-def test_each_rung_has_its_share_of_three() -> None:
+def test_each_of_three_rungs_gets_its_share() -> None:
     steps = ladder((), RUNGS)
     first = RUNGS[:1] * 3
     assert steps.due(Known(begun=first)) == (1, 0.25), "one can only go on to the lower of these"
@@ -141,8 +141,8 @@ def test_each_rung_has_its_share_of_three() -> None:
     assert steps.due(Known(begun=(*first, 0.25, 1, *first, 0.25, *first))) == (1, 0.25)
 
 
-def test_a_short_training_that_failed_has_cost_what_it_was_begun_for() -> None:
-    """Else, where some diverge, none would ever be due to go on."""
+def test_a_failed_short_training_costs_its_whole_rung() -> None:
+    """Otherwise diverging trainings would keep all others from going on."""
     study = optuna.create_study()
     for state in (TrialState.COMPLETE, TrialState.FAIL):
         trial = study.ask()

@@ -1,4 +1,4 @@
-"""A program: steps that two processes take together, and the same ones by one; prints how far they are apart."""
+"""A program: two processes take steps together and one takes the same alone; prints the differences of the results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def pictures(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(count)
     images = torch.randn(count, 3, 32, 48, generator=generator)
     labels = torch.randint(3, (count, 32, 48), generator=generator)
-    labels[0, :20] = 255  # so that shares weigh differently
+    labels[0, :20] = 255  # so that the shares have different weights
     return images, labels
 
 

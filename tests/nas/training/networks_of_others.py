@@ -23,7 +23,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(conv(read, out, 1, stride), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor, level: int) -> Tensor:
-        """The sum, before its ReLU."""
+        """The sum of the block, before its ReLU."""
         y = of(self.bn2, level)(self.conv2(F.relu(of(self.bn1, level)(self.conv1(x)))))
         return y + (x if self.downsample is None else self.downsample(x))
 
@@ -37,7 +37,7 @@ def of(norm: nn.Module, level: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """torchvision's names; two blocks a layer."""
+    """A ResNet with torchvision's names and two blocks in each layer."""
 
     def __init__(self, widths: tuple[int, ...] = (64, 128, 256, 512), levels: int = 1) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 class Backbone(ResNet):
-    """With what SwiftNet's authors add: a spatial pyramid and an upsampling, or those of the image pyramid."""
+    """A ResNet with the additions of SwiftNet's authors: a spatial pyramid and an upsampling, or an image pyramid."""
 
     def __init__(self, widths: tuple[int, ...], levels: int, mean: Tensor, std: Tensor) -> None:
         super().__init__(widths, levels)
@@ -135,7 +135,7 @@ class SwiftNet(nn.Module):
         self.logits = Unit(10, classes, 1, bias=True)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Of values 0..255."""
+        """Logits of an image with values 0..255."""
         return resize(self.logits(self.backbone(values)), values)
 
 
@@ -177,7 +177,7 @@ class MobileNet(nn.Module):
 
 
 class Down(nn.Module):
-    """ERFNet's; `border` is what stands around the image (0 by its authors)."""
+    """ERFNet's downsampling; `border` is the value around the image (0 in its authors' code)."""
 
     def __init__(self, read: int, out: int) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class ErfNet(nn.Module):
         self.decoder.output_conv = nn.ConvTranspose2d(16, classes, 2, stride=2)
 
     def forward(self, values: Tensor, border: Tensor | float = 0.0) -> Tensor:
-        """Of values 0..1."""
+        """Logits of an image with values 0..1."""
         x = self.encoder.initial_block(values, border)
         for layer in (*self.encoder.layers, *self.decoder.layers):
             x = layer(x)
@@ -241,7 +241,7 @@ class ErfNet(nn.Module):
 
 
 def trained(network: nn.Module, seed: int = 0) -> nn.Module:
-    """With statistics and weights as if it had been trained."""
+    """The network with random statistics and weights, as if it had been trained."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,4 +1,4 @@
-"""The average of a network is that of torch's AveragedModel, bit by bit, and reads what that one wrote."""
+"""The average of a network is that of torch's AveragedModel, bit by bit, and reads its state."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def same(one: Average | AveragedModel, other: Average | AveragedModel) -> bool:
     return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_it_is_what_torch_averages_and_goes_on_from_what_torch_wrote(architecture: Architecture) -> None:
+def test_the_average_is_that_of_torch_and_resumes_from_the_state_of_torch(architecture: Architecture) -> None:
     network = architecture.build(3).train()
     ours, theirs = Average(network, DECAY), of_torch(network)
     for count in (1, 1, 10):
@@ -58,7 +58,7 @@ def test_it_is_what_torch_averages_and_goes_on_from_what_torch_wrote(architectur
 
 
 @pytest.mark.parametrize("gone", ["n_averaged", "module.stem.conv.weight"])
-def test_a_part_of_it_is_refused(architecture: Architecture, gone: str) -> None:
+def test_an_incomplete_state_of_an_average_is_refused(architecture: Architecture, gone: str) -> None:
     average = Average(architecture.build(3), DECAY)
     state = average.state_dict()
     del state[gone]
@@ -67,7 +67,7 @@ def test_a_part_of_it_is_refused(architecture: Architecture, gone: str) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_not_waited_for(architecture: Architecture) -> None:
+def test_averaging_does_not_wait_for_a_gpu(architecture: Architecture) -> None:
     network = architecture.build(3).cuda()
     average = Average(network, DECAY)
     torch.cuda.set_sync_debug_mode("error")

@@ -1,4 +1,4 @@
-"""The loop over batches holds its guard while a batch is fetched and worked on, and lets go of it however it ends."""
+"""The loop over batches holds its guard while a batch is fetched and used, and leaves it however the loop ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.training.batch_loop import guarded
 
 
 class Diary:
-    """What happened, in order, to two batches and the guard around them."""
+    """Records the events of two batches and of the guard around them, in order."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -33,7 +33,7 @@ class Diary:
             self.events.append("leave")
 
 
-def test_each_batch_is_fetched_and_worked_on_inside_a_guard_of_its_own() -> None:
+def test_each_batch_is_fetched_and_used_under_a_guard_of_its_own() -> None:
     diary = Diary()
     with closing(guarded(diary.batches(), diary.guard)) as steps:
         for batch in steps:
@@ -41,17 +41,17 @@ def test_each_batch_is_fetched_and_worked_on_inside_a_guard_of_its_own() -> None
     assert diary.events == [
         *("enter", "fetch 1", "work on 1", "leave"),
         *("enter", "fetch 2", "work on 2", "leave"),
-        *("enter", "leave"),  # finding out that there are no more
+        *("enter", "leave"),  # the request that finds no more batches
     ]
 
 
-def test_nothing_is_fetched_before_somebody_asks() -> None:
+def test_no_batch_is_fetched_before_the_first_request() -> None:
     diary = Diary()
     guarded(diary.batches(), diary.guard)
     assert diary.events == []
 
 
-def test_a_loop_that_breaks_lets_go_of_the_guard() -> None:
+def test_a_loop_that_breaks_leaves_the_guard() -> None:
     diary = Diary()
     with closing(guarded(diary.batches(), diary.guard)) as steps:
         for batch in steps:
@@ -61,7 +61,7 @@ def test_a_loop_that_breaks_lets_go_of_the_guard() -> None:
     assert diary.events == ["enter", "fetch 1", "work on 1", "leave"]
 
 
-def test_work_that_fails_lets_go_of_the_guard() -> None:
+def test_work_that_fails_leaves_the_guard() -> None:
     diary = Diary()
 
     def work() -> None:
@@ -74,7 +74,7 @@ def test_work_that_fails_lets_go_of_the_guard() -> None:
     assert diary.events == ["enter", "fetch 1", "leave"]
 
 
-def test_a_fetch_that_fails_lets_go_of_the_guard() -> None:
+def test_a_fetch_that_fails_leaves_the_guard() -> None:
     diary = Diary()
 
     def unreadable() -> Iterator[int]:
@@ -95,7 +95,7 @@ def test_a_fetch_that_fails_lets_go_of_the_guard() -> None:
         RuntimeError("Error in CPU operator `nvidia.dali.fn.decoders.image`,\nencountered:\n\nstd::bad_alloc"),
     ],
 )
-def test_memory_that_runs_out_meanwhile_is_no_fault_of_the_data(shortage) -> None:
+def test_a_shortage_of_memory_during_a_fetch_is_raised_unchanged(shortage) -> None:
     def short() -> Iterator[int]:
         raise shortage
         yield
@@ -108,7 +108,7 @@ def test_memory_that_runs_out_meanwhile_is_no_fault_of_the_data(shortage) -> Non
 @pytest.mark.parametrize(
     ("together", "expected"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (3, [[0, 1, 2]]), (8, [[0, 1, 2]])]
 )
-def test_batches_that_are_made_share_a_guard_and_the_device_is_waited_for_before_it_is_left(together, expected) -> None:
+def test_the_guard_of_ready_batches_is_left_only_after_waiting_for_the_device(together, expected) -> None:
     main, worked, settled = threading.current_thread(), [], []
 
     @contextmanager
@@ -127,5 +127,5 @@ def test_batches_that_are_made_share_a_guard_and_the_device_is_waited_for_before
             worked[-1].append(int(images))
             for thread in threading.enumerate():
                 if thread.name == "batches":
-                    thread.join()  # all are made
+                    thread.join()  # all batches are made
     assert worked == expected

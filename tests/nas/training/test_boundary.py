@@ -1,4 +1,4 @@
-"""Pixels near the border of their class teach more: against distances that are looked for one by one."""
+"""Pixels near the border of their class weigh more: compared with distances found pixel by pixel."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_weights_follow_the_distance_from_the_nearest_pixel_of_another_class(siz
     assert boundary_weights(labels, DISTANCES, WEIGHTS).tolist() == expected
 
 
-def test_far_away_is_told_from_near_at_the_distances_of_the_paper() -> None:
+def test_weights_change_at_the_distances_of_the_paper() -> None:
     labels = torch.zeros(1, 2, 300, dtype=torch.int64)
     labels[..., 0] = 1
-    for distances in ((16.0, 64.0, 128.0), (16.0, 64.0, 200.0)):  # whose squares need more bits
+    for distances in ((16.0, 64.0, 128.0), (16.0, 64.0, 200.0)):  # the squares of large distances need more bits
         weights = boundary_weights(labels, distances, WEIGHTS)[0, 0, 1:].tolist()
         ends = [0, *(int(distance) - 1 for distance in distances), 299]
         assert weights == [w for w, low, high in zip(WEIGHTS, ends, ends[1:], strict=False) for _ in range(low, high)]
@@ -56,8 +56,8 @@ def test_a_picture_of_one_class_has_no_border() -> None:
 
 
 @pytest.mark.parametrize("class_weights", [None, torch.tensor([0.5, 2.0, 7.0])])
-def test_the_loss_is_the_papers(class_weights: torch.Tensor | None) -> None:
-    """A sum over pixels of alpha exp(f (1 - p)) (-log p), over their number; the factor has no gradient."""
+def test_the_loss_with_emphasis_is_that_of_the_paper(class_weights: torch.Tensor | None) -> None:
+    """The loss is the mean over pixels of alpha exp(f (1 - p)) (-log p); the factor has no gradient."""
     labels = blocks(12, 12, seed=1)
     logits = torch.randn(2, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float()
     logits.requires_grad_()
@@ -79,7 +79,7 @@ def test_the_loss_is_the_papers(class_weights: torch.Tensor | None) -> None:
     np.testing.assert_allclose(logits.grad.numpy(), gradient / mass, atol=1e-6)
 
 
-def test_without_emphasis_it_is_the_plain_loss() -> None:
+def test_the_loss_without_emphasis_is_the_plain_loss() -> None:
     labels = blocks(12, 12)
     logits = torch.randn(2, 3, 12, 12)
     plain = segmentation_loss(logits, labels)

@@ -1,4 +1,4 @@
-"""Two stages of a training: the encoder under a classifier that is left behind, then the whole network on top of it."""
+"""Two stages of a training: first the encoder under a temporary classifier, then the whole network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 @pytest.fixture(scope="module")
 def whole(architecture, dataset):
-    """Weights at the start and after each epoch, the reports, and the last rate of each epoch."""
+    """Weights at the start and after each epoch, the reports, and the last learning rate of each epoch."""
     trainer = Trainer(architecture, dataset, RECIPE, threads=1)
     weights, rates = [trainer.weights()], []
     while not trainer.finished:
@@ -43,7 +43,7 @@ def whole(architecture, dataset):
     return weights, trainer.history, rates
 
 
-def test_the_encoder_is_trained_first_then_all_of_it(whole) -> None:
+def test_the_encoder_is_trained_first_and_the_whole_network_afterwards(whole) -> None:
     weights, history, rates = whole
 
     def changed(epoch: int, part: str) -> bool:
@@ -59,7 +59,7 @@ def test_the_encoder_is_trained_first_then_all_of_it(whole) -> None:
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_stopped_within_a_stage_or_between_the_two_it_ends_with_the_same_bits(
+def test_a_training_stopped_within_or_between_stages_ends_with_the_same_bits(
     epochs, whole, architecture, dataset, tmp_path
 ) -> None:
     first = Trainer(architecture, dataset, RECIPE, threads=1)
@@ -74,7 +74,7 @@ def test_stopped_within_a_stage_or_between_the_two_it_ends_with_the_same_bits(
     assert [report.encoder for report in second.history] == [True, True, False, False]
 
 
-def test_each_rung_but_the_first_trains_all_of_it(architecture, dataset) -> None:
+def test_each_rung_but_the_first_trains_the_whole_network(architecture, dataset) -> None:
     recipe = replace(RECIPE, epochs=8)
     trainer = Trainer(architecture, dataset, recipe, threads=1, rungs=(2, 4))
     while not trainer.finished:
@@ -86,8 +86,8 @@ def test_each_rung_but_the_first_trains_all_of_it(architecture, dataset) -> None
     assert Trainer(flat, dataset, recipe, threads=1).encoder_epochs == 0, "it has no decoder"
 
 
-def test_batches_of_a_stage_that_are_too_small_for_all_processes_are_no_damage(whole, architecture, dataset, tmp_path):
-    """For which a training would begin anew: an earlier version began with a stage that is left out now."""
+def test_encoder_batches_too_small_for_all_processes_do_not_damage_a_checkpoint(whole, architecture, dataset, tmp_path):
+    """With a damaged checkpoint a training would begin anew. An earlier version began with a stage left out now."""
     weights, recipe = whole[0][-1], replace(RECIPE, encoder=replace(STAGE, batch_size=2))
     encoder = {name: each for name, each in weights.items() if name.startswith(("stem", "stage"))}
     with pytest.raises(UserError, match="got 3 processes and 2 images at a time; give 2 at most"):
@@ -102,7 +102,9 @@ def test_batches_of_a_stage_that_are_too_small_for_all_processes_are_no_damage(w
     assert not isinstance(told.value, DamagedError)
 
 
-def test_what_starts_from_a_whole_network_is_trained_at_once(whole, architecture, dataset, tmp_path) -> None:
+def test_a_training_that_starts_from_a_whole_network_has_no_encoder_stage(
+    whole, architecture, dataset, tmp_path
+) -> None:
     weights = whole[0][-1]
     encoder = {name: each for name, each in weights.items() if name.startswith(("stem", "stage"))}
     assert Trainer(architecture, dataset, RECIPE, threads=1, init=encoder).encoder_epochs == 2
@@ -111,15 +113,15 @@ def test_what_starts_from_a_whole_network_is_trained_at_once(whole, architecture
     first = Trainer(architecture, dataset, RECIPE, threads=1)
     first.run_epoch()
     first.save(tmp_path / "checkpoint.pt")
-    trainer.restore(tmp_path / "checkpoint.pt")  # as an earlier version began it
+    trainer.restore(tmp_path / "checkpoint.pt")  # a training begun by an earlier version
     while not trainer.finished:
         trainer.run_epoch()
     assert same(trainer.weights(), weights)
 
 
 @pytest.mark.parametrize("name", ["erfnet", "fplnet"])
-def test_what_is_trained_first_is_the_published_encoder(name, shallow) -> None:
-    """Against the network of that name under a linear head, with the same weights; one block in each stage of both."""
+def test_the_network_trained_first_is_the_published_encoder(name, shallow) -> None:
+    """It is compared with the published encoder of the same weights under a linear head; stages have one block each."""
     parent = scale_width(shallow(name), 0.25)
     network = parent.build(5).eval()
     model = EncoderModel(network, replace(STAGE, labels="full", bias=parent.bias)).eval()
@@ -143,7 +145,7 @@ def test_every_encoder_has_an_output(name) -> None:
     assert features.shape[-1] < 128
 
 
-def test_coarse_labels_are_those_that_pillow_finds_nearest() -> None:
+def test_coarse_labels_are_the_nearest_ones_as_in_pillow() -> None:
     labels = np.random.default_rng(0).integers(0, 12, (24, 41)).astype(np.uint8)
     labels[3:9] = 255
     nearest = Image.fromarray(labels).resize((6, 3), Image.Resampling.NEAREST)
@@ -152,18 +154,18 @@ def test_coarse_labels_are_those_that_pillow_finds_nearest() -> None:
     assert found[0].tolist() == np.asarray(nearest).tolist()
 
 
-def test_the_larger_batches_of_the_encoder_need_room_too(architecture, dataset) -> None:
+def test_the_larger_batches_of_the_encoder_stage_count_for_memory(architecture, dataset) -> None:
     recipe = replace(RECIPE, encoder=replace(STAGE, batch_size=100_000_000))
     with pytest.raises(ArchitectureError, match="in batches of 100000000 in the stage of its encoder, which needs"):
         Trainer(architecture, dataset, recipe, threads=1)
     weights = architecture.build(dataset.num_classes).state_dict()
     for start in ("weights", "init"):
-        Trainer(architecture, dataset, recipe, threads=1, **{start: weights})  # it has no such stage
+        Trainer(architecture, dataset, recipe, threads=1, **{start: weights})  # without an encoder stage
 
 
 @pytest.mark.parametrize("name", ["erfnet", "fplnet"])
-def test_room_is_counted_for_the_encoder_alone(name) -> None:
-    """Beside the published encoder, which has a linear head, and logits that are interpolated."""
+def test_memory_of_the_encoder_stage_is_that_of_the_encoder_alone(name) -> None:
+    """It is compared with the published encoder, which has a linear head, and logits that are interpolated."""
     counted, whole = (memory(load(name), (64, 96), 5, encoder=encoder) for encoder in (True, False))
     published = memory(load(f"{name}-encoder"), (64, 96), 5)
     assert 0.9 * published.trained_parameters < counted.trained_parameters < published.trained_parameters
@@ -184,6 +186,6 @@ def test_a_short_training_has_an_epoch_of_the_whole_network() -> None:
         ({"class_weighting": 0.9}, "class_weighting: expected c above 1"),
     ],
 )
-def test_a_stage_that_makes_no_sense_is_refused(change, message) -> None:
+def test_an_impossible_encoder_stage_is_refused(change, message) -> None:
     with pytest.raises(UserError, match=message):
         replace(STAGE, **change)

@@ -1,4 +1,4 @@
-"""What a training leaves after every epoch, when its process is gone between any two writes, or a file is damaged."""
+"""Files of a training after every epoch, with processes killed between any two writes, and with damaged files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from nas.training.weights import load_weights, save_weights
 from space import Architecture, UserError
 
 EPOCHS = 2
-WRITES = 3  # of an epoch
+WRITES = 3  # in an epoch
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=EPOCHS, batch_size=4, crop=(32, 48))
 Make = Callable[[], Trainer]
 
 
 class Killed(BaseException):
-    """As if the process had ended here."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def make(dataset: Dataset, architecture: Architecture) -> Make:
 
 
 def train(make: Make, folder: Path) -> None:
-    """Go on to the end, as a search does."""
+    """Train to the end, as a search does."""
     trainer = go_on(make, folder)
     while not trainer.finished:
         trainer.run_epoch()
@@ -46,13 +46,13 @@ def train(make: Make, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training that nothing interrupted."""
+    """The folder of an uninterrupted training."""
     folder = tmp_path_factory.mktemp("whole")
     train(make, folder)
     return folder
 
 
-def test_how_long_an_epoch_waited_is_recorded(whole: Path) -> None:
+def test_the_waiting_time_of_each_epoch_is_recorded(whole: Path) -> None:
     history = read_progress(whole).history
     assert all(0 < epoch.waited_for_data <= 1 for epoch in history)
     assert all(0 <= epoch.waited_for_lane <= 1 for epoch in history)
@@ -70,7 +70,7 @@ def same(one: Path, other: Path) -> bool:
 @pytest.mark.share(3)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("write", range(EPOCHS * WRITES))
-def test_killed_around_any_write_a_training_ends_the_same(
+def test_a_training_killed_around_any_write_ends_the_same(
     write: int, after: bool, make: Make, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, count = files.os.replace, iter(range(100))
@@ -97,7 +97,7 @@ def test_killed_around_any_write_a_training_ends_the_same(
 @pytest.mark.share(3)
 @pytest.mark.parametrize("file", [CHECKPOINT, PROGRESS])
 @pytest.mark.parametrize("damage", ["cut", "overwritten", "one bit", "empty"])
-def test_a_damaged_file_means_starting_anew_and_the_same_end(
+def test_a_training_with_a_damaged_file_starts_anew_and_ends_the_same(
     file: str, damage: str, make: Make, whole: Path, tmp_path: Path
 ) -> None:
     for each in whole.iterdir():
@@ -111,8 +111,8 @@ def test_a_damaged_file_means_starting_anew_and_the_same_end(
     assert same(tmp_path, whole)
 
 
-def test_what_another_version_left_is_refused_and_kept(make: Make, whole: Path, tmp_path: Path) -> None:
-    """Its checksum holds, and this version cannot go on with it: here its optimiser had a group more."""
+def test_a_checkpoint_of_another_version_is_refused_and_kept(make: Make, whole: Path, tmp_path: Path) -> None:
+    """Its checksum is right, but this version cannot resume it: its optimiser has one group more."""
     for each in whole.iterdir():
         (tmp_path / each.name).write_bytes(each.read_bytes())
     state = torch.load(whole / CHECKPOINT, weights_only=True)
@@ -125,7 +125,7 @@ def test_what_another_version_left_is_refused_and_kept(make: Make, whole: Path, 
     assert len(read_progress(tmp_path).history) == EPOCHS
 
 
-def test_a_bit_that_turned_in_weights_is_noticed(whole: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_weights_is_noticed(whole: Path, tmp_path: Path) -> None:
     content = bytearray((whole / WEIGHTS).read_bytes())
     content[-100] ^= 1
     (tmp_path / WEIGHTS).write_bytes(content)
@@ -133,7 +133,7 @@ def test_a_bit_that_turned_in_weights_is_noticed(whole: Path, tmp_path: Path) ->
         load_weights(tmp_path / WEIGHTS)
 
 
-def test_what_a_killed_process_was_writing_is_no_file(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a" / "kept.yaml", "kept")
     ended = subprocess.Popen(["true"])
     ended.wait()

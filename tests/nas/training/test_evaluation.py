@@ -13,7 +13,7 @@ from space.count import memory
 
 
 class Always(nn.Module):
-    """Says one class everywhere, at half the size of the image."""
+    """A network that predicts one class everywhere, at half the size of the image."""
 
     def __init__(self, answer: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Always(nn.Module):
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_constant_answer_scores_its_share_of_the_labels(dataset, split, batch_size) -> None:
+def test_a_constant_prediction_scores_its_share_of_the_labels(dataset, split, batch_size) -> None:
     labels = [read_label(dataset, path, None) for path in dataset.split(split).labels]
     known = sum(int((label != 255).sum()) for label in labels)
     share = sum(int((label == 0).sum()) for label in labels) / known
@@ -37,7 +37,7 @@ def test_a_constant_answer_scores_its_share_of_the_labels(dataset, split, batch_
     assert network.training
 
 
-def test_fewer_images_are_scored_at_a_time_where_memory_is_short(architecture, dataset, monkeypatch) -> None:
+def test_fewer_images_are_scored_at_a_time_if_memory_is_short(architecture, dataset, monkeypatch) -> None:
     network, told = architecture.build(3), []
     free = memory(architecture, dataset.size, 3).inference_bytes(3)
     monkeypatch.setattr("nas.host.memory.free_bytes", lambda device: free)
@@ -46,7 +46,7 @@ def test_fewer_images_are_scored_at_a_time_where_memory_is_short(architecture, d
     assert scores == evaluate(network, dataset, batch_size=4)
 
 
-def test_nothing_labelled_cannot_be_scored() -> None:
+def test_images_without_labelled_pixels_cannot_be_scored() -> None:
     void = [(torch.zeros(1, 3, 8, 8), torch.full((1, 8, 8), 255))]
     with pytest.raises(DataError, match=r"expected labelled pixels"):
         evaluate_batches(Always(1), void, 3)

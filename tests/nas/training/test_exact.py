@@ -1,4 +1,4 @@
-"""Scores, labels and statistics in float32 are not in TF32, which convolutions on a GPU take for it."""
+"""Scores, labels and statistics are computed in float32, not in TF32, the default of convolutions on a GPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PICTURE = np.zeros((32, 48, 3), dtype=np.uint8)
 
 
 class Looking(nn.Module):
-    """Keeps the settings of cuDNN with which it is run."""
+    """A network that records the settings of cuDNN during its runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,10 +57,10 @@ def batches(dataset: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
     ids=["scores", "scores at their own size", "a label at its own size", "labels", "forms", "statistics"],
 )
 @pytest.mark.parametrize("benchmark", [False, True])
-def test_what_is_looked_at_is_looked_at_in_float32(
+def test_predictions_scores_and_statistics_are_computed_in_float32(
     look: Callable[[nn.Module, Dataset], object], dataset, benchmark, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cudnn, "allow_tf32", True)  # as torch has it
+    monkeypatch.setattr(cudnn, "allow_tf32", True)  # torch's default
     monkeypatch.setattr(cudnn, "benchmark", benchmark)
     network = Looking()
     look(network, dataset)
@@ -69,7 +69,7 @@ def test_what_is_looked_at_is_looked_at_in_float32(
 
 
 @pytest.mark.gpu
-def test_a_gpu_reads_all_bits() -> None:
+def test_convolutions_of_predictions_on_a_gpu_use_all_bits() -> None:
     layer = nn.Conv2d(64, 64, 3).cuda()
     images = torch.randn(2, 64, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
     with torch.no_grad(), in_float32():

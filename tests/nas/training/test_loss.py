@@ -1,4 +1,4 @@
-"""The loss is the papers' loss, also where torch's own would be NaN."""
+"""The loss is that of the papers, also where torch's own would be NaN."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_class_weights_follow_the_formula() -> None:
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 7.0])])
-def test_equals_torch_where_labels_exist(batch, weights) -> None:
+def test_the_loss_of_labelled_pixels_is_that_of_torch(batch, weights) -> None:
     logits, labels = batch
     expected = F.cross_entropy(logits, labels, weight=weights, ignore_index=255)
     assert segmentation_loss(logits, labels, weights).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 7.0])])
-def test_a_batch_of_void_costs_nothing_and_moves_nothing(batch, weights) -> None:
+def test_a_batch_of_void_has_no_loss_and_no_gradients(batch, weights) -> None:
     logits, labels = batch
     loss = total_loss([logits, logits], [0.4], torch.full_like(labels, 255), weights)
     loss = loss + distillation_loss(logits, logits.detach() + 1, torch.full_like(labels, 255), 2.0)
@@ -47,7 +47,7 @@ def test_a_batch_of_void_costs_nothing_and_moves_nothing(batch, weights) -> None
     assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
-def test_auxiliary_heads_count_with_their_weights(batch) -> None:
+def test_losses_of_auxiliary_heads_count_with_their_weights(batch) -> None:
     logits, labels = batch
     other = logits.detach() * -1
     expected = segmentation_loss(logits, labels) + 0.4 * segmentation_loss(other, labels)
@@ -93,9 +93,9 @@ def test_the_hardest_pixels_are_those_of_least_probability(batch, probability, s
 
 @settings(max_examples=20, deadline=None)
 @given(st.data())
-def test_the_hardest_pixels_are_those_of_the_plain_definition_ties_included(data) -> None:
+def test_the_hardest_pixels_follow_the_plain_definition_also_with_ties(data) -> None:
     pixels = data.draw(st.integers(1, 12))
-    values = st.integers(-3, 3).map(float)  # few, so that probabilities are often the same
+    values = st.integers(-3, 3).map(float)  # few values, so that probabilities are often equal
     logits = torch.tensor(
         data.draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=pixels, max_size=pixels))
     )
@@ -113,7 +113,7 @@ def test_the_hardest_pixels_are_those_of_the_plain_definition_ties_included(data
     assert found.flatten().tolist() == expected.tolist()
 
 
-def test_pixels_that_are_not_hard_teach_nothing(batch) -> None:
+def test_pixels_that_are_not_hard_have_no_gradients(batch) -> None:
     logits, labels = batch
     taught = hardest(logits, labels, 0.3, 0.0)
     loss = total_loss([logits], [], labels, of_head=lambda logits, labels: hardest(logits, labels, 0.3, 0.0))
@@ -131,14 +131,14 @@ def test_a_batch_of_void_has_no_hard_pixels(batch) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_not_waited_for_and_finds_the_same_pixels(batch) -> None:
+def test_a_gpu_finds_the_same_hard_pixels_without_being_waited_for(batch) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU here")
     logits, labels = batch[0].detach(), batch[1]
     expected = [hardest(logits, labels, probability, 0.3).tolist() for probability in (0.05, 0.9)]
     on_gpu, gpu_labels, matrix = logits.cuda(), labels.cuda(), ConfusionMatrix(3)
     matrix.look(on_gpu)
-    matrix.update(on_gpu.argmax(1), gpu_labels)  # its first counts go there
+    matrix.update(on_gpu.argmax(1), gpu_labels)  # the first counts move the matrix to the GPU
     torch.cuda.set_sync_debug_mode("error")
     try:
         found = [hardest(on_gpu, gpu_labels, probability, 0.3) for probability in (0.05, 0.9)]

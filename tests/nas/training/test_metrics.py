@@ -54,7 +54,7 @@ def test_counts_stay_exact_beyond_float32() -> None:
     assert int(matrix.counts[0, 0]) == 2**40 + 1
 
 
-def test_only_void_cannot_be_scored() -> None:
+def test_void_alone_cannot_be_scored() -> None:
     matrix = ConfusionMatrix(3)
     matrix.update(torch.zeros(1, 4, 4, dtype=torch.int64), torch.full((1, 4, 4), 255))
     with pytest.raises(DataError, match=r"only void"):
@@ -71,14 +71,14 @@ def test_a_label_that_is_no_class_is_refused_when_counts_are_read() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_logits_that_are_no_numbers_are_refused_when_counts_are_read(number: float) -> None:
+def test_logits_with_nan_are_refused_when_counts_are_read(number: float) -> None:
     logits = torch.zeros(2, 3, 4, 4)
     matrix = ConfusionMatrix(3)
     matrix.look(logits)
     assert not matrix.counts.any()
     logits[1, 2, 3, 0] = number
     matrix.look(logits)
-    matrix.look(torch.zeros(2, 3, 4, 4))  # what comes later makes up for nothing
+    matrix.look(torch.zeros(2, 3, 4, 4))  # later batches do not hide it
     for read in (matrix.scores, lambda: matrix.grouped([0, 0, 1]), lambda: matrix.counts):
         with pytest.raises(TrainingError, match=r"expected finite logits, got NaN or infinite numbers"):
             read()

@@ -1,4 +1,4 @@
-"""Fresh batch-norm statistics are those of the images, and touch nothing else."""
+"""Fresh batch-norm statistics are those of the images; no other number changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_statistics_are_the_average_over_the_batches(asked: int, used: int) -> N
     assert all(torch.equal(a, b) for a, b in zip(weights, network.parameters(), strict=True))
 
 
-def test_no_batches_change_nothing() -> None:
+def test_statistics_stay_the_same_without_batches() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3)).eval()
     network[0].running_mean.fill_(7)
     assert reestimate_batch_norm(network, Batches(), 0) == 0

@@ -1,4 +1,4 @@
-"""Which parameters decay, and the learning rate at every step."""
+"""Groups of parameters, weight decay, optimisers, and the learning rate at every step."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_only_weights_of_convolutions_decay(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
-def test_one_kernel_updates_as_one_parameter_after_the_other_does(kind: str) -> None:
-    """Against torch's plain loop, over steps with other gradients and rates."""
+def test_a_fused_update_equals_an_update_of_one_parameter_after_another(kind: str) -> None:
+    """It is compared with torch's plain loop, over steps with different gradients and rates."""
     torch.manual_seed(0)
     recipe = replace(load_recipe("quick"), optimizer=kind, weight_decay=0.01)
     networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1)) for _ in range(2)]
@@ -62,8 +62,10 @@ def test_one_kernel_updates_as_one_parameter_after_the_other_does(kind: str) -> 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("fused", [True, None])
-def test_a_training_with_loss_scaling_goes_on_in_the_form_that_it_was_saved_in(kind: str, fused: bool | None) -> None:
-    """Also in the one from before optimisers were fused."""
+def test_a_training_with_loss_scaling_resumes_with_the_kind_of_optimiser_it_was_saved_with(
+    kind: str, fused: bool | None
+) -> None:
+    """This includes checkpoints of versions without fused optimisers."""
     torch.manual_seed(0)
     recipe = replace(load_recipe("quick"), optimizer=kind)
     network = nn.Conv2d(3, 4, 3)
@@ -86,7 +88,7 @@ def test_a_training_with_loss_scaling_goes_on_in_the_form_that_it_was_saved_in(k
     assert [group["fused"] for group in optimizer.param_groups] == [fused] * 2
 
 
-def test_layers_that_others_trained_have_a_share_of_the_rate_and_of_the_decay() -> None:
+def test_pretrained_layers_have_a_share_of_the_rate_and_of_the_decay() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1))
     recipe = replace(load_recipe("swiftnet"), weight_decay=0.4)
     first, second = (list(layer.parameters()) for layer in network)
@@ -105,7 +107,7 @@ def test_parts_of_a_network_have_rates_of_their_own() -> None:
         load_recipe("stdc"), rate_shares={"stage": 2.0, "stage1": 3.0, "decoder.step1": 10.0, "head": 10.0}
     )
     names = {parameter: name for name, parameter in network.named_parameters()}
-    model = nn.ModuleDict({"network": network, "classifier": nn.Conv2d(4, 3, 1)})  # as the encoder's stage has them
+    model = nn.ModuleDict({"network": network, "classifier": nn.Conv2d(4, 3, 1)})  # as in the stage of the encoder
     for trained, others in ((network, 0), (model, 2)):
         groups = parameter_groups(trained, recipe)
         found = {names[each]: group.rate_share for group in groups for each in group.parameters if each in names}
@@ -134,14 +136,14 @@ def with_branches() -> list[Architecture]:
     return [space.sample(random.Random(seed)) for seed in range(8)]
 
 
-def test_every_layer_is_in_a_part_that_can_be_named() -> None:
+def test_every_layer_is_in_a_part_with_a_name() -> None:
     graphs = [each.graph(3, auxiliary=True) for each in (*map(load, published()), *with_branches())]
     layers = {node.name for graph in graphs for node in graph.nodes if node.name}
     assert {part_of(layer) for layer in layers} == set(PARTS)
 
 
 @pytest.mark.parametrize("name", ["conv1", "backbone.conv1", "stages.0", "stage1x.block0", "headless", ""])
-def test_names_of_others_are_in_no_part(name: str) -> None:
+def test_names_of_other_projects_are_in_no_part(name: str) -> None:
     assert part_of(name) is None
 
 
@@ -158,7 +160,7 @@ def test_the_rate_of_a_part_is_that_of_its_normalisations_too() -> None:
     assert {name.partition("_")[2] for name in faster} == {"", "norm.weight", "norm.bias"}
 
 
-def test_without_rates_of_parts_groups_are_those_of_earlier_checkpoints() -> None:
+def test_groups_without_rates_of_parts_are_those_of_earlier_checkpoints() -> None:
     network = load("erfnet").build(3)
     groups = parameter_groups(network, load_recipe("quick"))
     weights, others = ([each for each in network.parameters() if (each.ndim > 1) == more] for more in (True, False))
@@ -173,7 +175,7 @@ def test_without_rates_of_parts_groups_are_those_of_earlier_checkpoints() -> Non
         ("all", {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "3.weight", "3.bias"}),
     ],
 )
-def test_what_decays_is_what_the_recipe_says(kind: str, moved: set[str]) -> None:
+def test_weight_decay_applies_to_the_parameters_that_the_recipe_names(kind: str, moved: set[str]) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.ConvTranspose2d(4, 2, 2))
     groups = parameter_groups(network, replace(load_recipe("quick"), weight_decay_of=kind))
     decaying = {id(each) for group in groups if group.weight_decay for each in group.parameters}
@@ -185,7 +187,7 @@ def rates(steps: int, **changes) -> list[float]:
     return [learning_rate(recipe, step, steps) for step in range(steps)]
 
 
-def test_poly() -> None:
+def test_a_poly_schedule_falls_from_the_full_rate_to_zero() -> None:
     assert rates(10, schedule="poly", power=0.9) == pytest.approx([(1 - k / 10) ** 0.9 for k in range(10)])
 
 

@@ -1,4 +1,4 @@
-"""Scores at the labels' own size, against the same written a second time in NumPy."""
+"""Scores at the labels' own size, compared with a second implementation in NumPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = 3
 
 
 class Small(nn.Module):
-    """Logits at a quarter of the size, so that every pixel of them counts."""
+    """A network with logits at a quarter of the size, so that each of their pixels counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Small(nn.Module):
 
 
 def enlarged(values: Array, size: tuple[int, int]) -> Array:
-    """Bilinear, by centres of pixels, the edges repeated; (C, h, w) to (C, *size)."""
+    """Bilinear interpolation by centres of pixels, with repeated edges; (C, h, w) to (C, *size)."""
     for axis, length in ((1, size[0]), (2, size[1])):
         given = values.shape[axis]
         place = np.clip((np.arange(length) + 0.5) * given / length - 0.5, 0, None)
@@ -51,7 +51,7 @@ def enlarged(values: Array, size: tuple[int, int]) -> Array:
 
 
 def logits(network: nn.Module, pixels: Array) -> Array:
-    """Of normalised pixels (3, h, w), at their size."""
+    """Logits of normalised pixels (3, h, w), at the same size."""
     with torch.no_grad():
         given = network(torch.from_numpy(pixels[None].astype(np.float32)))[0].double().numpy()
     return enlarged(given, (pixels.shape[1], pixels.shape[2]))
@@ -162,7 +162,7 @@ def enlarge() -> Callable[..., Dataset]:
 
 
 @pytest.mark.parametrize(("length", "window"), [(10, 10), (10, 20), (100, 30), (101, 30), (1024, 768), (17, 16)])
-def test_windows_cover_everything_and_overlap_by_a_third(length: int, window: int) -> None:
+def test_windows_cover_the_picture_and_overlap_by_a_third(length: int, window: int) -> None:
     starts = window_starts(length, window)
     seen = {pixel for start in starts for pixel in range(start, start + min(window, length))}
     assert seen == set(range(length))

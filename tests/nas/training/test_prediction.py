@@ -1,4 +1,4 @@
-"""One picture is seen as scoring sees it, and its labels come back at its own size."""
+"""Prediction of one picture: the network sees it as in scoring, and labels have the size of the picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def network(architecture) -> nn.Module:
     return architecture.build(3)
 
 
-def test_labels_are_the_networks_own_brought_to_the_images_size_by_nearest(network) -> None:
+def test_predicted_labels_are_enlarged_to_the_image_size_by_nearest_neighbour(network) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (65, 125, 3), dtype=np.uint8)
     resized = np.asarray(Image.fromarray(pixels).resize(SIZE[::-1], Image.Resampling.BILINEAR))
     batch = torch.tensor((resized / 255 - np.array(MEAN)) / np.array(STD), dtype=torch.float32)
@@ -34,9 +34,9 @@ def test_labels_are_the_networks_own_brought_to_the_images_size_by_nearest(netwo
     assert len(np.unique(label)) > 1
 
 
-def test_a_picture_is_seen_as_scoring_sees_it(network, dataset) -> None:
+def test_a_network_sees_a_picture_in_prediction_as_in_scoring(network, dataset) -> None:
     loader = make_loader(dataset, "validation", batch_size=1, augmentation=None)
     for path, (images, _) in zip(dataset.validation.images, loader.epoch(0), strict=True):
         with torch.no_grad():
             scored = network.eval()(images)[0].argmax(0).numpy()
-        assert (predict(network, read_image(path, None), SIZE) == scored).mean() > 0.998  # the rest are ties
+        assert (predict(network, read_image(path, None), SIZE) == scored).mean() > 0.998  # other pixels are ties

@@ -1,4 +1,4 @@
-"""Weights of others: plain PyTorch networks with the names of their files answer as ours do that start from them."""
+"""Weights of other projects: networks that start from their files answer as plain PyTorch networks of these files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def started(architecture: Architecture, state: Mapping[str, Tensor], classes: in
 
 
 def picture(height: int = 64, width: int = 96) -> Tensor:
-    """Values of 0..1."""
+    """A random image with values 0..1."""
     return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_swiftnet_is_the_same_network(others: ModuleType, name: 
     torch.testing.assert_close(network(seen(values)), wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_every_level_of_a_pyramid_starts_from_the_one_normalisation(others: ModuleType) -> None:
+def test_every_level_of_a_pyramid_starts_from_the_same_normalisation(others: ModuleType) -> None:
     state = others.trained(others.ResNet(WIDTHS)).state_dict()
     network, told = started(small_swiftnet("swiftnet-rn18-pyramid"), state)
     ours = network.state_dict()
@@ -111,7 +111,7 @@ def test_every_level_of_a_pyramid_starts_from_the_one_normalisation(others: Modu
 
 
 @torch.no_grad()
-def test_other_normalisation_of_images_is_folded_into_the_first_layer(others: ModuleType) -> None:
+def test_a_different_normalisation_of_images_is_folded_into_the_first_layer(others: ModuleType) -> None:
     mean, std = torch.tensor([73.2, 82.9, 72.4]), torch.tensor([44.9, 46.2, 45.3])
     theirs = others.trained(others.SwiftNet(WIDTHS, 1, mean, std, CLASSES))
     network, _ = started(small_swiftnet("swiftnet-rn18"), theirs.state_dict())
@@ -119,7 +119,7 @@ def test_other_normalisation_of_images_is_folded_into_the_first_layer(others: Mo
     read = (255 * values - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
     wanted = theirs.backbone.bn1(theirs.backbone.conv1(read))
     given = network.layer("stem.conv0_norm")(network.layer("stem.conv0")(seen(values)))
-    inside = (..., slice(2, -2), slice(2, -2))  # around the image stands another colour
+    inside = (..., slice(2, -2), slice(2, -2))  # the colour around the image differs
     torch.testing.assert_close(given[inside], wanted[inside], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(given[..., 0, :], wanted[..., 0, :], atol=1e-2)
 
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_erfnet_is_the_same_network_without_its_class_void(other
     assert torch.equal(network.layer("auxiliary0.logits").weight, theirs.encoder.output_conv.weight[:19])
 
 
-def test_an_encoder_of_erfnet_starts_that_alone(others: ModuleType) -> None:
+def test_an_encoder_of_erfnet_starts_the_encoder_alone(others: ModuleType) -> None:
     state = {
         f"module.features.{name}": tensor for name, tensor in others.trained(others.ErfNet(20)).state_dict().items()
     }
@@ -148,7 +148,7 @@ def test_an_encoder_of_erfnet_starts_that_alone(others: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("change", ["narrower", "shorter", "longer"])
-def test_a_crossing_starts_as_far_as_it_is_the_same(others: ModuleType, change: str) -> None:
+def test_a_variant_starts_up_to_its_first_different_layer(others: ModuleType, change: str) -> None:
     parent = small_swiftnet("swiftnet-rn18")
     first, second, *rest = parent.stages
     second = replace(second, **{"narrower": {"width": 11}, "shorter": {"depth": 1}, "longer": {"depth": 3}}[change])
@@ -161,7 +161,7 @@ def test_a_crossing_starts_as_far_as_it_is_the_same(others: ModuleType, change: 
 
 
 def strided(architecture: Architecture, index: int) -> Architecture:
-    """The first block of a stage then has a projection that it did not have."""
+    """A network whose first block of a stage has a projection that the file lacks."""
     stages = [replace(stage, stride=2) if place == index else stage for place, stage in enumerate(architecture.stages)]
     return replace(architecture, stages=tuple(stages))
 
@@ -175,15 +175,15 @@ def test_a_block_with_a_layer_that_the_file_lacks_starts_afresh_as_a_whole(other
     assert told.reason.startswith("the file has no stage0.block0.projection")
 
 
-def test_what_reads_layers_that_the_file_lacks_starts_afresh(others: ModuleType) -> None:
-    """A stem of two convolutions: what the second one gives is not what the file's first stage read."""
+def test_layers_behind_one_that_the_file_lacks_start_afresh(others: ModuleType) -> None:
+    """With a stem of two convolutions the first stage reads other values than in the file."""
     parent = small_swiftnet("swiftnet-rn18")
     deep = replace(parent, stem=replace(parent.stem, convolutions=2))
     _, told = started(deep, others.trained(others.ResNet(WIDTHS)).state_dict())
     assert (told.layers, told.reason) == ((), "the file has no stem.conv1")
 
 
-def test_other_networks_take_nothing(others: ModuleType) -> None:
+def test_a_different_network_takes_no_weights(others: ModuleType) -> None:
     _, told = started(space.load("erfnet"), others.trained(others.ResNet(WIDTHS)).state_dict())
     assert told.layers == ()
     assert told.reason == "there is no stem.conv0 here"
@@ -202,7 +202,7 @@ def test_other_networks_take_nothing(others: ModuleType) -> None:
         ("backbone.img_std", torch.zeros(3), "deviations 0, 0, 0"),
     ],
 )
-def test_right_names_with_wrong_tensors_are_refused_in_a_line(
+def test_right_names_with_wrong_tensors_are_refused_in_one_line(
     others: ModuleType, name: str, tensor: Tensor | None, words: str
 ) -> None:
     erfnet = name.startswith("encoder.")
@@ -216,7 +216,7 @@ def test_right_names_with_wrong_tensors_are_refused_in_a_line(
 
 @pytest.mark.parametrize("more", [8, 20])
 def test_the_last_class_of_other_heads_is_not_taken_for_void(others: ModuleType, more: int) -> None:
-    """Of ours never, and of the authors' only where there are the 20 of Cityscapes with void."""
+    """Heads of this package have no void class; heads of the ERFNet authors have one among the 20 of Cityscapes."""
     architecture = scale_width(space.load("erfnet"), 0.25)
     _, told = started(architecture, architecture.build(more).state_dict(), classes=more - 1)
     assert told.fresh == ("head.logits", "auxiliary0.logits")
@@ -228,7 +228,7 @@ def test_the_last_class_of_other_heads_is_not_taken_for_void(others: ModuleType,
     assert started(small_swiftnet("swiftnet-rn18"), theirs.state_dict())[1].fresh == ("head.logits",)
 
 
-def test_our_own_weights_start_another_number_of_classes() -> None:
+def test_weights_of_this_package_start_a_network_of_another_number_of_classes() -> None:
     architecture = scale_width(space.load("erfnet"), 0.25)
     state = architecture.build(7).state_dict()
     network, told = started(architecture, state)
@@ -238,7 +238,7 @@ def test_our_own_weights_start_another_number_of_classes() -> None:
 
 
 @pytest.mark.parametrize("name", space.published())
-def test_whatever_the_file_every_network_starts_or_says_why_not(others: ModuleType, name: str) -> None:
+def test_every_network_starts_from_every_file_or_gets_a_reason_why_not(others: ModuleType, name: str) -> None:
     architecture = space.load(name)
     erfnet = others.ErfNet(20).state_dict()
     files: list[Mapping[str, Tensor]] = [
@@ -257,13 +257,13 @@ def test_whatever_the_file_every_network_starts_or_says_why_not(others: ModuleTy
 
 
 def erfnet_of(**changes: object) -> Architecture:
-    """Narrow, with some numbers of its first stage changed."""
+    """A narrow ERFNet with some numbers of its first stage changed."""
     parent = scale_width(space.load("erfnet"), 0.25)
     first, *rest = parent.stages
     return replace(parent, stages=(replace(first, **changes), *rest))  # type: ignore[arg-type]
 
 
-def test_what_was_trained_behind_a_block_that_is_missing_starts_afresh(others: ModuleType) -> None:
+def test_layers_behind_a_missing_block_start_afresh(others: ModuleType) -> None:
     state = erfnet_of().build(CLASSES).state_dict()
     _, told = started(erfnet_of(depth=4), state)
     assert told.layers[-1] == "stage0.block3.2_norm"
@@ -274,7 +274,7 @@ def test_what_was_trained_behind_a_block_that_is_missing_starts_afresh(others: M
 
 
 @pytest.mark.parametrize("end", ["encoder", "decoder"])
-def test_what_follows_a_shorter_end_of_erfnet_starts_afresh(others: ModuleType, end: str) -> None:
+def test_layers_behind_a_shorter_end_of_erfnet_start_afresh(others: ModuleType, end: str) -> None:
     parent = space.load("erfnet")
     first, second = parent.stages
     assert isinstance(parent.decoder, DeconvDecoder)
@@ -289,7 +289,7 @@ def test_what_follows_a_shorter_end_of_erfnet_starts_afresh(others: ModuleType, 
     assert (told.layers[-1], told.reason) == wanted
 
 
-def test_stages_that_follow_the_last_of_ours_are_missing_ones(others: ModuleType) -> None:
+def test_stages_of_the_file_behind_the_last_stage_count_as_missing(others: ModuleType) -> None:
     parent = small_swiftnet("swiftnet-rn18-pyramid")
     _, told = started(replace(parent, stages=parent.stages[:3]), small_state(others, 3))
     assert (told.layers[-1].rpartition("_")[0], told.reason) == (
@@ -301,11 +301,11 @@ def test_stages_that_follow_the_last_of_ours_are_missing_ones(others: ModuleType
 
 
 def small_state(others: ModuleType, levels: int) -> Mapping[str, Tensor]:
-    """Of SwiftNet's authors."""
+    """A narrow state with the names of SwiftNet's authors."""
     return others.trained(others.SwiftNet(WIDTHS, levels, OURS_MEAN, OURS_STD, 20)).state_dict()  # type: ignore[no-any-return]
 
 
-def test_a_branch_that_is_missing_or_another_ends_what_is_taken() -> None:
+def test_a_missing_or_different_detail_branch_ends_the_taken_layers() -> None:
     parent = scale_width(space.load("ddrnet23-slim"), 0.25)
     assert parent.detail is not None
     state = parent.build(CLASSES).state_dict()
@@ -323,8 +323,8 @@ def test_a_branch_that_is_missing_or_another_ends_what_is_taken() -> None:
     assert told.reason.startswith("the file has no detail0.block0.")
 
 
-def test_a_branch_that_begins_elsewhere_is_another() -> None:
-    """Where all stages are of one width, its parts have the same names and shapes."""
+def test_a_detail_branch_that_begins_at_another_stage_is_different() -> None:
+    """With all stages of one width, the parts of both branches have the same names and shapes."""
     ddrnet = scale_width(space.load("ddrnet23-slim"), 0.25)
     assert ddrnet.detail is not None
     first, second, *_, last = (replace(stage, width=8) for stage in ddrnet.stages)
@@ -353,8 +353,10 @@ def test_a_branch_that_begins_elsewhere_is_another() -> None:
         ("ndnet45-ende", "decoder.norm.weight", "stage2.", "decoder."),
     ],
 )
-def test_wherever_it_stands_a_block_is_taken_whole_or_not_at_all(name: str, tensor: str, kept: str, lost: str) -> None:
-    """Its last tensor is of another shape in the file."""
+def test_a_block_is_taken_whole_or_not_at_all_in_any_part_of_a_network(
+    name: str, tensor: str, kept: str, lost: str
+) -> None:
+    """The last tensor of the block has another shape in the file."""
     architecture = scale_width(space.load(name), 0.125)
     state = architecture.build(CLASSES).state_dict()
     assert tensor in state
@@ -363,7 +365,7 @@ def test_wherever_it_stands_a_block_is_taken_whole_or_not_at_all(name: str, tens
     assert not any(layer.startswith(lost) for layer in told.layers)
 
 
-def test_swiftnets_own_weights_start_the_encoder_of_its_pyramid() -> None:
+def test_the_weights_of_swiftnet_start_the_encoder_of_its_pyramid() -> None:
     state = small_swiftnet("swiftnet-rn18").build(CLASSES).state_dict()
     network, told = started(small_swiftnet("swiftnet-rn18-pyramid"), state)
     for level in range(3):
@@ -372,13 +374,13 @@ def test_swiftnets_own_weights_start_the_encoder_of_its_pyramid() -> None:
     assert all(layer.startswith(("decoder.", "head.")) for layer in told.fresh)
 
 
-def test_names_of_nobody_are_refused() -> None:
+def test_unknown_names_of_tensors_are_refused() -> None:
     with pytest.raises(UserError, match=r"file: expected the names of torchvision's .*, got a.weight, b.weight;"):
         started(space.load("erfnet"), {"a.weight": torch.zeros(1), "b.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("wrapped", ["", "state_dict", "safetensors"])
-def test_files_are_read_whatever_wraps_them(tmp_path, wrapped: str) -> None:
+def test_files_are_read_with_any_known_wrapper(tmp_path, wrapped: str) -> None:
     state = {"module.conv1.weight": torch.ones(2, 3).half(), "module.count": torch.tensor(3)}
     file = tmp_path / ("w.safetensors" if wrapped == "safetensors" else "w.pth")
     if wrapped == "safetensors":
@@ -391,7 +393,7 @@ def test_files_are_read_whatever_wraps_them(tmp_path, wrapped: str) -> None:
 
 
 class Anything:
-    """Whose loading would run code of the file's choice."""
+    """An object whose loading would run code that the file chooses."""
 
 
 @pytest.mark.parametrize(
@@ -417,7 +419,7 @@ class Anything:
         ),
     ],
 )
-def test_other_files_are_refused(tmp_path, content: object, words: str) -> None:
+def test_files_without_tensors_are_refused(tmp_path, content: object, words: str) -> None:
     file = tmp_path / "w.pth"
     if isinstance(content, bytes):
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The form that a training computes in: what a device has, what a probe finds, and that what is kept decides."""
+"""The form in which a training computes: forms of a device, the choice of a probe, and the kept form."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def held(folder, architecture, dataset, recipe=RECIPE):
     return held_form(folder, architecture, dataset, recipe, device="cpu", threads=1, guard=nullcontext)
 
 
-def test_a_processor_is_asked_for_bfloat16_only_where_it_has_it_and_the_recipe_allows_it(
-    architecture, monkeypatch
-) -> None:
+def test_bfloat16_is_probed_only_if_the_processor_has_it_and_the_recipe_allows_it(architecture, monkeypatch) -> None:
     network = architecture.build(3)
 
     def found(recipe: Recipe) -> list[tuple[str, str]]:
@@ -65,7 +63,7 @@ def test_a_probe_gives_a_form_of_the_device_and_leaves_random_numbers_alone(arch
 
 
 @pytest.mark.parametrize("probe", [False, True])
-def test_a_timed_step_has_all_that_training_has(probe) -> None:
+def test_a_timed_step_has_all_parts_of_a_training_step(probe) -> None:
     recipe = replace(load_recipe("quick"), batch_size=2, crop=None, probe=probe)
     rdrnet = scale_width(space.load("rdrnet-s-simple"), 0.05)
     network = rdrnet.build(3, auxiliary=True, training_form=True)
@@ -102,7 +100,7 @@ def test_a_step_is_timed_in_the_form_in_which_it_trains(architecture, dataset) -
     assert all(seen)
 
 
-def test_a_form_is_found_before_the_first_step_and_what_is_kept_decides(architecture, dataset, tmp_path) -> None:
+def test_a_form_is_found_before_the_first_step_and_a_kept_form_counts(architecture, dataset, tmp_path) -> None:
     assert held(tmp_path, architecture, dataset, replace(RECIPE, probe=False)) is None
     assert not (tmp_path / FORM).exists()
     found = held(tmp_path, architecture, dataset)
@@ -117,7 +115,9 @@ def test_a_form_is_found_before_the_first_step_and_what_is_kept_decides(architec
         held(tmp_path, architecture, dataset)
 
 
-def test_a_probe_is_told_of_and_does_not_begin_where_a_step_has_no_room(architecture, dataset, tmp_path, monkeypatch):
+def test_a_probe_is_announced_and_does_not_begin_without_memory_for_a_step(
+    architecture, dataset, tmp_path, monkeypatch
+):
     said: list[str] = []
     began: list[str] = []
 
@@ -144,7 +144,7 @@ def test_a_probe_is_told_of_and_does_not_begin_where_a_step_has_no_room(architec
 @pytest.mark.share(2)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_goes_on_in_its_form_with_the_same_bits(precision, architecture, dataset, tmp_path) -> None:
-    """bfloat16 is computed by any processor, if slowly."""
+    """Any processor can compute in bfloat16, if slowly."""
     kept = replace(PLAIN, precision=precision)
 
     def make() -> Trainer:

@@ -1,4 +1,4 @@
-"""Recipes are strict data, and the published ones say what the papers say."""
+"""Recipes are strict data, and the published ones have the values of the papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from space import published, strict
 from space.errors import UserError
 
 
-def test_the_papers_recipes_and_a_quick_one_are_published() -> None:
+def test_the_recipes_of_the_papers_and_a_quick_one_are_published() -> None:
     papers = {"dabnet", "ddrnet", "erfnet", "fast-scnn", "fplnet", "ndnet", "rdrnet", "regseg", "stdc", "swiftnet"}
     assert set(published_recipes()) == papers | {"swiftnet-rn18-pyramid", "quick"}
 
@@ -22,12 +22,12 @@ def test_the_papers_recipes_and_a_quick_one_are_published() -> None:
 @pytest.mark.parametrize("name", published())
 def test_every_published_network_has_a_recipe_of_its_own(name: str) -> None:
     recipe = recipe_of_network(name)
-    assert recipe.epochs > 100  # the papers' trainings are long, ours is not
+    assert recipe.epochs > 100  # trainings of the papers are long
     family = name if name in ("fast-scnn", "swiftnet-rn18-pyramid") else name.split("-")[0].rstrip("0123456789w")
     assert recipe == load_recipe(family)
 
 
-def test_what_is_not_published_has_no_recipe_of_its_own() -> None:
+def test_an_unpublished_network_has_no_recipe_of_its_own() -> None:
     with pytest.raises(UserError, match=r"expected a published network.*'ernet'; did you mean 'erfnet'"):
         recipe_of_network("ernet")
 
@@ -38,7 +38,7 @@ def test_a_published_recipe_survives_a_round_trip_through_yaml(name: str) -> Non
     assert strict.parse(strict.dump(recipe), Recipe, "round trip") == recipe
 
 
-def test_published_values() -> None:
+def test_published_recipes_have_the_values_of_their_papers() -> None:
     fplnet, ndnet, erfnet, swiftnet = map(load_recipe, ("fplnet", "ndnet", "erfnet", "swiftnet"))
     assert (fplnet.optimizer, fplnet.learning_rate, fplnet.weight_decay) == ("sgd", 0.045, 0.0005)
     assert (fplnet.schedule, fplnet.power, fplnet.class_weighting) == ("poly", 0.9, 1.02)
@@ -84,7 +84,7 @@ def test_a_recipe_is_read_from_a_file(tmp_path) -> None:
     assert recipe == Recipe(optimizer="sgd", learning_rate=0.01, epochs=3, batch_size=2, crop=(32, 64))
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"'quik'; did you mean 'quick'"):
         load_recipe("quik")
 
@@ -134,7 +134,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"schedule": "steps", "milestones": (0.5,), "factors": (-1.0,)}, "factors: expected multiples"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused(change: dict, message: str) -> None:
+def test_an_impossible_value_is_refused(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         strict.parse(strict.dump(strict.plain(load_recipe("quick")) | change), Recipe, "a recipe")
 

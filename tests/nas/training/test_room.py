@@ -1,4 +1,4 @@
-"""What a training looks at beside its steps, whole pictures far larger than crops, fits where its steps do."""
+"""Memory for scoring whole pictures, far larger than crops: batches of scoring fit where training steps fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from space.errors import ArchitectureError
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.01, epochs=1, batch_size=4, crop=(16, 16), batch_norm_batches=2)
 
 
-def test_as_many_pictures_are_looked_at_as_need_no_more_than_a_step() -> None:
+def test_pictures_are_scored_in_batches_that_need_no_more_memory_than_a_step() -> None:
     network, large = load("ddrnet23-slim"), (1024, 2048)
     recipe = replace(RECIPE, batch_size=16, crop=(256, 256))
     at_once = pictures_at_once(network, recipe, large, 19)
@@ -34,7 +34,7 @@ def test_as_many_pictures_are_looked_at_as_need_no_more_than_a_step() -> None:
     assert pictures_at_once(network, replace(recipe, crop=(16, 16)), large, 19, share=Share(count=3)) == 3
 
 
-def test_scores_of_a_training_do_not_depend_on_how_many_pictures_are_looked_at(architecture, dataset) -> None:
+def test_scores_of_a_training_do_not_depend_on_the_size_of_batches(architecture, dataset) -> None:
     told: list[int] = []
     large = replace(dataset, size=(64, 96))
     trainer = Trainer(architecture, large, RECIPE, count=told.append)
@@ -45,7 +45,7 @@ def test_scores_of_a_training_do_not_depend_on_how_many_pictures_are_looked_at(a
     assert evaluate(network, large, batch_size=4) == scores
 
 
-def test_statistics_are_of_the_same_pictures_a_few_at_a_time(architecture, dataset) -> None:
+def test_statistics_from_smaller_batches_are_of_the_same_pictures(architecture, dataset) -> None:
     six = Split(images=dataset.train.images[:6], labels=dataset.train.labels[:6])
     for size, expected in (((64, 96), [2, 2, 2]), ((32, 48), [4, 2])):
         told: list[int] = []

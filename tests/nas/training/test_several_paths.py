@@ -1,4 +1,4 @@
-"""What is trained as several paths leaves the weights of one convolution, and goes on from either."""
+"""Networks trained as several paths leave the weights of one convolution; trainings resume from both forms."""
 
 from __future__ import annotations
 
@@ -67,22 +67,22 @@ def logits(trainer: Trainer) -> Tensor:
     return found
 
 
-def test_its_weights_are_those_of_the_network_that_runs(architecture, dataset, trained) -> None:
+def test_weights_after_a_training_are_those_of_the_folded_network(architecture, dataset, trained) -> None:
     network = architecture.build(len(dataset.classes)).eval()
     network.load_state_dict(trained.weights())
     image = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(network(image), logits(trained), rtol=1e-4, atol=1e-4)
-    assert several(trained) == 1 + 4 + 2 + 2  # stem, trunk, branch, the pyramid's
+    assert several(trained) == 1 + 4 + 2 + 2  # stem, trunk, branch, pyramid
 
 
-def test_it_goes_on_from_all_paths_as_all_paths(architecture, dataset, trained) -> None:
+def test_a_training_from_weights_of_all_paths_trains_all_paths(architecture, dataset, trained) -> None:
     again = Trainer(architecture, dataset, RECIPE, threads=1, weights=trained.trained_weights())
     assert several(again) == several(trained)
     torch.testing.assert_close(logits(again), logits(trained), rtol=0, atol=0)
 
 
-def test_it_goes_on_from_one_convolution_as_one(architecture, dataset, trained) -> None:
+def test_a_training_from_folded_weights_trains_one_convolution(architecture, dataset, trained) -> None:
     again = Trainer(architecture, dataset, RECIPE, threads=1, weights=trained.weights())
     assert several(again) == 0
     torch.testing.assert_close(logits(again), logits(trained), rtol=1e-4, atol=1e-4)
@@ -90,7 +90,7 @@ def test_it_goes_on_from_one_convolution_as_one(architecture, dataset, trained) 
     assert again.weights().keys() == trained.weights().keys()
 
 
-def test_weights_of_one_convolution_are_taken_as_one(architecture, dataset, trained) -> None:
+def test_initial_folded_weights_are_trained_as_one_convolution(architecture, dataset, trained) -> None:
     again = Trainer(architecture, dataset, RECIPE, threads=1, init=trained.weights())
     assert again.taken.reason.startswith("the file has no auxiliary0"), "no other layer starts at random"
     assert several(again) == 0
@@ -101,15 +101,15 @@ def test_weights_of_one_convolution_are_taken_as_one(architecture, dataset, trai
     )
 
 
-def test_weights_that_were_normalised_are_not_taken_for_folded_ones(architecture, dataset, trained) -> None:
-    """The twin without `rep` has convolutions of the same names and shapes, and norms behind them."""
+def test_weights_with_normalisation_are_not_taken_for_folded_ones(architecture, dataset, trained) -> None:
+    """The same network without `rep` has convolutions of the same names and shapes, with norms behind them."""
     twin = replace(architecture, rep=False).build(len(dataset.classes)).state_dict()
     started = Trainer(architecture, dataset, RECIPE, threads=1, init=twin)
     assert (started.taken.layers, several(started)) == ((), several(trained))
 
 
-def test_what_takes_none_of_them_is_trained_as_all_paths(architecture, dataset, trained) -> None:
-    """To the bit as without them."""
+def test_a_network_that_takes_no_initial_weights_trains_all_paths(architecture, dataset, trained) -> None:
+    """The weights are bit by bit those of a training without initial weights."""
     wider = replace(architecture, stem=replace(architecture.stem, width=12))
     started, plain = (Trainer(wider, dataset, RECIPE, threads=1, init=init) for init in (trained.weights(), None))
     assert started.taken.layers == ()
@@ -117,8 +117,8 @@ def test_what_takes_none_of_them_is_trained_as_all_paths(architecture, dataset, 
     assert all(torch.equal(each, plain.trained_weights()[name]) for name, each in started.trained_weights().items())
 
 
-def test_what_takes_some_of_them_is_trained_as_all_paths(architecture, dataset, trained) -> None:
-    """What is left at random would be trained without normalisations."""
+def test_a_network_that_takes_only_some_folded_weights_trains_all_paths(architecture, dataset, trained) -> None:
+    """Otherwise the layers left at random would be trained without normalisations."""
     stages = (*architecture.stages[:2], replace(architecture.stages[2], width=24))
     started = Trainer(replace(architecture, stages=stages), dataset, RECIPE, threads=1, init=trained.weights())
     assert started.is_reparameterized
@@ -129,8 +129,8 @@ def test_what_takes_some_of_them_is_trained_as_all_paths(architecture, dataset, 
     )
 
 
-def test_a_checkpoint_says_in_which_form_its_training_goes_on(architecture, dataset, trained, tmp_path) -> None:
-    """Earlier versions trained all paths from an `init` that is taken as one convolution now, and one from a part."""
+def test_a_checkpoint_records_the_form_of_its_training(architecture, dataset, trained, tmp_path) -> None:
+    """Earlier versions trained all paths from an `init` that now means one convolution, and one from a partial one."""
     one = Trainer(architecture, dataset, RECIPE, threads=1, init=trained.weights())
     one.run_epoch()
     for begun, init in ((trained, trained.weights()), (one, None)):
@@ -151,12 +151,12 @@ def test_a_checkpoint_has_all_paths(architecture, dataset, trained, tmp_path) ->
     torch.testing.assert_close(logits(again), logits(trained), rtol=0, atol=0)
 
 
-def test_its_memory_is_counted_with_all_paths(architecture, dataset) -> None:
+def test_memory_of_a_training_is_counted_with_all_paths(architecture, dataset) -> None:
     counted = memory(architecture, (32, 48), 3)
     network = architecture.build(3, training_form=True)
     assert counted.trained_parameters == sum(each.numel() for each in network.parameters())
     name, count = list(groups(architecture).items())[-1]
-    cut = replace(architecture, channels={name: count - 1})  # which has one path
+    cut = replace(architecture, channels={name: count - 1})  # a cut network has one path
     one_path = memory(cut, (32, 48), 3)
     image = torch.rand(1, 3, 32, 48)
     expected = Computed.by(network, image) - Computed.by(cut.build(3), image)
@@ -166,7 +166,7 @@ def test_its_memory_is_counted_with_all_paths(architecture, dataset) -> None:
 
 
 class Computed(TorchDispatchMode):
-    """Counts the numbers of all that operations give, the first of what each gives."""
+    """Counts the numbers in the first result of each operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class Computed(TorchDispatchMode):
 
     @classmethod
     def by(cls, network: nn.Module, image: Tensor) -> int:
-        """What a network in evaluation mode computes of an image."""
+        """The numbers that a network in evaluation mode computes of an image."""
         with torch.no_grad(), cls() as counted:
             network.eval()(image)
         return counted.total

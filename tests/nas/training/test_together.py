@@ -1,4 +1,4 @@
-"""What processes that train together compute is what one computes."""
+"""Processes that train together compute the same as one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRAM, UNLIKE = (Path(__file__).parent / name for name in ("joint_steps.py", "
 
 
 def run(*words: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
-    """A program whose processes find what it consists of."""
+    """Run a program whose processes find the same modules as this one."""
     paths = os.pathsep.join(filter(None, sys.path))
     environment = {**os.environ, "PYTHONPATH": paths}
     command = [sys.executable, *map(str, words)]
@@ -32,8 +32,8 @@ def run(*words: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(architecture: Architecture) -> None:
-    """Batches of five, two and one images, with void pixels and weights of classes, with batch norms and without."""
+def test_two_processes_take_the_same_steps_as_one(architecture: Architecture) -> None:
+    """Batches have five, two and one images, void pixels and class weights; networks have batch norms or none."""
     text = architecture.to_yaml().replace("dropout: 0.03", "dropout: 0.0").replace("dropout: 0.2", "dropout: 0.0")
     done = run(PROGRAM, text=text)
     assert done.returncode == 0, done.stderr
@@ -46,7 +46,7 @@ def test_two_processes_take_the_steps_of_one(architecture: Architecture) -> None
         assert max(told["apart"].values()) < 1e-5
 
 
-def test_the_first_process_of_each_machine_enters_for_those_that_are_there() -> None:
+def test_the_first_process_of_each_machine_stands_for_all_processes_on_it() -> None:
     shares = [Share(rank=rank, count=4, machines=(0, 0, 1, 1)) for rank in range(4)]
     assert [[share.stands_for(machine) for share in shares] for machine in range(shares[0].machine_count)] == [
         [True, False, False, False],
@@ -58,7 +58,7 @@ def test_the_first_process_of_each_machine_enters_for_those_that_are_there() -> 
 
 @pytest.mark.share(6)
 @pytest.mark.parametrize("name", published())
-def test_every_network_takes_a_share_without_images(name, shallow) -> None:
+def test_every_network_trains_with_a_share_without_images(name, shallow) -> None:
     network = scale_width(shallow(name), 0.125).build(3, auxiliary=True, training_form=True).eval()
     outputs = network.outputs(torch.empty(0, 3, 64, 96))
     assert {tuple(each.shape[:2]) for each in outputs} == {(0, 3)}
@@ -69,7 +69,7 @@ def test_every_network_takes_a_share_without_images(name, shallow) -> None:
 
 @pytest.fixture
 def group() -> Iterator[None]:
-    """A process that tells only itself."""
+    """A group of this process alone."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -79,8 +79,8 @@ def group() -> Iterator[None]:
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("images", [0, 2])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_a_shared_norm_is_one_of_images_or_none_on_any_device(device, images, kind) -> None:
-    """Torch's own, which is for GPUs alone, has no gradients for a share of none. A meta device is no CPU either."""
+def test_a_shared_norm_accepts_any_number_of_images_on_any_device(device, images, kind) -> None:
+    """Torch's own norm is for GPUs and has no gradients for an empty share. The meta device stands for a GPU."""
     norm = SharedNorm(4).to(device)
     x = torch.ones(images, 4, 3, 5, dtype=kind, device=device, requires_grad=True)
     y = norm(x)
@@ -91,7 +91,7 @@ def test_a_shared_norm_is_one_of_images_or_none_on_any_device(device, images, ki
 
 
 @pytest.mark.usefixtures("group")
-def test_a_shared_norm_follows_batches_as_the_norm_of_one_process_does() -> None:
+def test_a_shared_norm_has_the_running_statistics_of_a_norm_in_one_process() -> None:
     generator = torch.Generator().manual_seed(0)
     for momentum in (0.1, None):
         shared, alone = SharedNorm(3, momentum=momentum), nn.BatchNorm2d(3, momentum=momentum)
@@ -108,8 +108,8 @@ def test_processes_with_unlike_gradients_end_instead_of_waiting() -> None:
     assert "gradients from each process, got others" in done.stderr
 
 
-def test_processes_that_cannot_begin_are_a_failure() -> None:
-    """What they are to do is of no file that they can read."""
+def test_processes_that_cannot_begin_raise_an_error() -> None:
+    """The processes cannot import the function that they should run."""
     lines = (
         "from nas.runs.processes import work_together",
         "def work(share): ...",

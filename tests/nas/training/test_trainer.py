@@ -1,4 +1,4 @@
-"""Training learns, and stopping it anywhere between two epochs changes nothing."""
+"""A training learns, and resuming it after any epoch does not change its result."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def train(trainer: Trainer, epochs: int) -> Trainer:
 
 @pytest.fixture(scope="module")
 def straight(architecture, dataset) -> Trainer:
-    """Four epochs without a stop."""
+    """A training of four epochs without a stop."""
     return train(Trainer(architecture, dataset, RECIPE, threads=1), 4)
 
 
 def test_a_training_pauses_at_a_rung_and_goes_on_with_another_schedule(architecture, dataset, tmp_path) -> None:
-    """Each rung ends as a training of as many epochs does; killed and restored in between, nothing changes."""
+    """Each rung ends as a training of so many epochs does, also after being killed and restored in between."""
     rates: list[float] = []
 
     class Watched(Trainer):
@@ -108,7 +108,7 @@ def test_a_training_pauses_at_a_rung_and_goes_on_with_another_schedule(architect
     assert same(restored.weights(), at_once.weights())
 
 
-def test_it_learns(architecture, dataset) -> None:
+def test_a_training_learns(architecture, dataset) -> None:
     recipe = replace(RECIPE, crop=None, scale=(1.0, 1.0), epochs=15, learning_rate=0.03)
     trainer = Trainer(architecture, dataset, recipe, threads=1)
     reports = []
@@ -138,7 +138,7 @@ def test_a_saved_and_restored_training_ends_with_the_same_bits(architecture, dat
     recipe = replace(RECIPE, **change)
     whole = train(Trainer(architecture, dataset, recipe, threads=1), 4)
     train(Trainer(architecture, dataset, recipe, threads=1), 2).save(tmp_path / "checkpoint.pt")
-    torch.manual_seed(99)  # whatever else happens in the process must not matter
+    torch.manual_seed(99)  # other work in the process must not matter
     second = Trainer(architecture, dataset, recipe, threads=1)
     second.restore(tmp_path / "checkpoint.pt")
     assert second.epoch == 2
@@ -148,7 +148,9 @@ def test_a_saved_and_restored_training_ends_with_the_same_bits(architecture, dat
 
 
 @pytest.mark.slow
-def test_another_process_goes_on_with_the_same_bits(straight, architecture, dataset, tmp_path) -> None:
+def test_a_training_resumed_in_another_process_ends_with_the_same_bits(
+    straight, architecture, dataset, tmp_path
+) -> None:
     train(Trainer(architecture, dataset, RECIPE, threads=1), 2).save(tmp_path / "checkpoint.pt")
     (tmp_path / "architecture.yaml").write_text(architecture.to_yaml())
     (tmp_path / "recipe.yaml").write_text(strict.dump(RECIPE))
@@ -189,7 +191,7 @@ def test_a_checkpoint_holds_no_pickled_objects(straight, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_a_checkpoint_of_another_training_is_refused_with_what_differs(straight, architecture, dataset, tmp_path):
+def test_a_checkpoint_of_another_training_is_refused_with_the_differences(straight, architecture, dataset, tmp_path):
     path = tmp_path / "checkpoint.pt"
     straight.save(path)
     other = Trainer(architecture, dataset, replace(RECIPE, learning_rate=0.5), threads=1)
@@ -208,7 +210,7 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(straight,
     assert other.epoch == 0
 
 
-def test_a_checkpoint_of_a_version_whose_recipes_said_less_goes_on(straight, architecture, dataset, tmp_path):
+def test_a_checkpoint_of_a_version_with_fewer_keys_in_recipes_can_be_resumed(straight, architecture, dataset, tmp_path):
     path = tmp_path / "checkpoint.pt"
     straight.save(path)
     lines = [line for line in strict.dump(RECIPE).splitlines() if not line.startswith(("ohem_", "ema_"))]
@@ -220,8 +222,8 @@ def test_a_checkpoint_of_a_version_whose_recipes_said_less_goes_on(straight, arc
     assert same(later.weights(), straight.weights())
 
 
-def test_the_average_over_the_steps_is_what_is_scored_and_kept(architecture, dataset) -> None:
-    """Against the same training without an average, whose weights are known after each of its epochs of one step."""
+def test_the_average_over_the_steps_is_scored_and_kept(architecture, dataset) -> None:
+    """It is compared with a training without an average, with known weights after each of its epochs of one step."""
     recipe = replace(RECIPE, batch_size=8, epochs=3, batch_norm_batches=0)
     plain = Trainer(architecture, dataset, recipe, threads=1)
     after = [(plain.run_epoch(), plain.weights())[1] for _ in range(3)]
@@ -250,7 +252,7 @@ def test_a_damaged_checkpoint_is_refused(straight, architecture, dataset, tmp_pa
         Trainer(architecture, dataset, RECIPE, threads=1).restore(path)
 
 
-def test_want_of_memory_is_no_damage(straight, architecture, dataset, tmp_path) -> None:
+def test_a_shortage_of_memory_is_no_damage_of_a_checkpoint(straight, architecture, dataset, tmp_path) -> None:
     straight.save(tmp_path / "checkpoint.pt")
     other = Trainer(architecture, dataset, RECIPE, threads=1)
     other.network.register_load_state_dict_post_hook(lambda *_: torch.empty(2**50, dtype=torch.uint8))
@@ -263,14 +265,14 @@ def test_a_missing_checkpoint_is_named(straight, tmp_path) -> None:
         straight.restore(tmp_path / "nothing.pt")
 
 
-def test_a_pickle_is_not_opened(straight, tmp_path) -> None:
+def test_a_pickled_checkpoint_is_not_opened(straight, tmp_path) -> None:
     path = tmp_path / "evil.pt"
     torch.save({"format": 1, "network": print}, path)
     with pytest.raises(UserError, match=r"evil.pt: expected a checkpoint"):
         straight.restore(path)
 
 
-def test_weights_are_those_of_the_inference_network(straight, architecture, dataset) -> None:
+def test_trained_weights_are_those_of_the_inference_network(straight, architecture, dataset) -> None:
     network = architecture.build(dataset.num_classes)
     network.load_state_dict(straight.weights())
     assert evaluate(network, dataset, batch_size=3) == evaluate(straight.network, dataset, batch_size=4)
@@ -286,7 +288,7 @@ def test_training_can_start_from_weights(straight, architecture, dataset) -> Non
         Trainer(architecture, dataset, RECIPE, threads=1, weights={**weights, name: torch.zeros(1)})
 
 
-def test_a_teacher_pulls_the_student_towards_it(straight, architecture, dataset) -> None:
+def test_distillation_brings_the_student_closer_to_its_teacher(straight, architecture, dataset) -> None:
     recipe = replace(RECIPE, epochs=2, seed=11)
     images, _ = next(make_loader(dataset, "validation", batch_size=4, augmentation=None).epoch(0))
 
@@ -301,8 +303,8 @@ def test_a_teacher_pulls_the_student_towards_it(straight, architecture, dataset)
     assert distance(straight.network, 10.0) < distance(None, 10.0) == distance(straight.network, 0.0)
 
 
-def test_every_image_that_is_trained_on_or_scored_is_counted_once(architecture, dataset) -> None:
-    """Also in batches of another size than the others', and never where statistics are taken or batches are made."""
+def test_every_trained_or_scored_image_is_counted_once(architecture, dataset) -> None:
+    """Smaller last batches count too; images of statistics and of batches made ahead do not."""
     told: list[tuple[str, int]] = []
 
     def count(images: int) -> None:
@@ -310,7 +312,7 @@ def test_every_image_that_is_trained_on_or_scored_is_counted_once(architecture, 
 
     trainer = Trainer(architecture, dataset, replace(RECIPE, batch_size=3), threads=1, count=count)
     trainer.run_epoch()
-    assert [images for _, images in told] == [3, 3, 2, 3, 1]  # 8 to train on, 4 to score
+    assert [images for _, images in told] == [3, 3, 2, 3, 1]  # 8 trained, 4 scored
     assert {name for name, _ in told} == {threading.main_thread().name}
 
 
@@ -327,25 +329,25 @@ def test_the_guard_is_open_whenever_the_device_works(architecture, dataset) -> N
 
     trainer = Trainer(architecture, dataset, RECIPE, threads=1, guard=guard)
     created = len(entered)
-    assert created  # a few labels at a time, whose classes are counted
+    assert created  # class pixels are counted a few labels at a time
     for layer in trainer.network.modules():
         layer.register_forward_hook(lambda *_: worked.append(inside.count(threading.main_thread())))
     trainer.run_epoch()
     steps, normalised, scored = 2, 2, 1
-    assert len(entered) - created == 2 * (steps + normalised + scored)  # each is made in one, and worked on in another
+    assert len(entered) - created == 2 * (steps + normalised + scored)  # made in one, used in another
     assert worked
     assert set(worked) == {1}
     assert not inside
 
 
-def test_a_training_that_explodes_is_an_error(architecture, dataset) -> None:
+def test_a_diverging_training_is_an_error(architecture, dataset) -> None:
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e30, gradient_clip=None, warmup_steps=0)
     with pytest.raises(UserError, match=r"epoch 1, step 2 of .*expected finite numbers.*lower the learning rate"):
         train(Trainer(architecture, dataset, recipe, threads=1), 4)
 
 
-def test_logits_that_are_no_numbers_are_an_error_where_they_are_scored(architecture, dataset) -> None:
-    """A loss does not tell: training normalises by the batch, and scoring by statistics that are beyond float32."""
+def test_logits_with_nan_are_an_error_during_scoring(architecture, dataset) -> None:
+    """The loss stays finite: training normalises by the batch, and scoring by statistics beyond float32."""
     state = architecture.build(3).state_dict()
     means = next(name for name in state if name.endswith("running_mean"))
     trainer = Trainer(
@@ -359,7 +361,7 @@ def test_logits_that_are_no_numbers_are_an_error_where_they_are_scored(architect
         trainer.run_epoch()
 
 
-def test_a_device_that_is_not_here_is_said(architecture, dataset) -> None:
+def test_a_missing_device_is_refused(architecture, dataset) -> None:
     with pytest.raises(UserError, match=r"got 'cuda:99' but torch sees \d+ GPUs?; use 'cpu'"):
         Trainer(architecture, dataset, RECIPE, device="cuda:99")
     with pytest.raises(UserError, match=r"expected 'cpu', 'cuda' or 'cuda:0', got 'gpu'"):

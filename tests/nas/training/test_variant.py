@@ -1,4 +1,4 @@
-"""What a finish does otherwise than the study's recipe."""
+"""Variants: the values in which a finish differs from the study's recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from space.scale import scale_width
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=8, batch_size=2, ohem_probability=0.7, ema_decay=0.9)
 
 
-def test_what_is_not_named_stays() -> None:
+def test_values_that_a_variant_does_not_name_stay() -> None:
     assert Variant().of(RECIPE) == RECIPE
     assert Variant(distillation=True, deep_supervision=True).of(RECIPE) == RECIPE
     changed = Variant(learning_rate=0.003, epochs=3, ohem_probability=1.0, ema_decay=0.0).of(RECIPE)
@@ -46,20 +46,20 @@ def test_what_is_not_named_stays() -> None:
         ("optimizer: sgd", "unknown key 'optimizer'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(text: str, words: str) -> None:
+def test_impossible_variants_are_refused(text: str, words: str) -> None:
     with pytest.raises(UserError) as refused:
         strict.parse(text, Variant, "v.yaml")
     assert words in str(refused.value)
 
 
-def test_it_is_told_in_words() -> None:
+def test_a_variant_is_described_in_words() -> None:
     assert str(Variant()) == "the study's recipe"
     assert str(Variant(ohem_probability=0.7, distillation=True)) == "ohem_probability 0.7, distillation"
     assert str(Variant(class_uniform=0.5, deep_supervision=(0.4, 1.0))) == "class_uniform 0.5, deep_supervision 0.4 1"
 
 
 @pytest.mark.parametrize("name", ["erfnet", "ndnet45-fcn32", "fplnet", "fplnet-encoder", "swiftnet-rn18", "rdrnet-s"])
-def test_deep_supervision_adds_a_head_that_is_left_behind(name: str) -> None:
+def test_deep_supervision_adds_a_head_for_the_training_alone(name: str) -> None:
     architecture = scale_width(space.load(name), 0.2)
     trained = Variant(deep_supervision=True).trains(architecture)
     assert Variant().trains(architecture) == architecture
@@ -74,8 +74,10 @@ def test_deep_supervision_adds_a_head_that_is_left_behind(name: str) -> None:
     ("name", "places"),
     [("erfnet", [1, 0, -1]), ("swiftnet-rn18", [3, 2, 1, 0, -1]), ("fplnet-encoder", [0, -1])],
 )
-def test_weights_name_places_from_the_last_stage_to_the_stem(name: str, places: list[int], shallow) -> None:
-    """A network whose logits are those of its last stage has the first head before it."""
+def test_weights_of_deep_supervision_count_from_the_last_stage_to_the_stem(
+    name: str, places: list[int], shallow
+) -> None:
+    """If the last stage gives the logits of a network, the first extra head is on the stage before it."""
     architecture = replace(scale_width(shallow(name), 0.2), auxiliary=())
     assert places == list(range(len(architecture.stages) - (1 if architecture.decoder else 2), -2, -1))
 
@@ -89,8 +91,8 @@ def test_weights_name_places_from_the_last_stage_to_the_stem(name: str, places: 
     assert once == Variant(deep_supervision=(0.4,)).trains(architecture)
 
 
-def test_each_head_teaches_what_it_stands_on(shallow) -> None:
-    """Of the auxiliary losses alone each head's own layers and the stages below it have gradients, by its weight."""
+def test_each_head_trains_only_the_layers_below_it(shallow) -> None:
+    """From the auxiliary losses alone, a head's own layers and the stages below it get gradients, by its weight."""
     architecture = replace(scale_width(shallow("erfnet"), 0.2), auxiliary=())
     trained = Variant(deep_supervision=(0.0, 0.5)).trains(architecture)
     network = trained.build(5, auxiliary=True).eval()
@@ -111,7 +113,7 @@ def test_each_head_teaches_what_it_stands_on(shallow) -> None:
     assert space.parameters(trained, 5) == space.parameters(architecture, 5)
 
 
-def test_a_single_stage_has_it_on_its_stem() -> None:
+def test_a_network_with_a_single_stage_has_the_extra_head_on_its_stem() -> None:
     one = space.Architecture.from_yaml(
         """
         stem: {kind: convs, width: 4}

@@ -1,4 +1,4 @@
-"""Weights on disk and in networks: exact, or an answer that names what does not fit."""
+"""Weights on disk and in networks: exact copies, or errors that name the tensors that do not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def network(channels: int = 4) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, channels, 3), nn.BatchNorm2d(channels))
 
 
-def test_a_file_gives_back_the_bits_and_the_words(tmp_path) -> None:
+def test_a_file_of_weights_keeps_the_bits_and_the_metadata(tmp_path) -> None:
     weights = network().to(memory_format=torch.channels_last).state_dict()
     path = tmp_path / "deep" / "weights.safetensors"
     save_weights(path, weights, {"architecture": "abc"})
@@ -25,7 +25,7 @@ def test_a_file_gives_back_the_bits_and_the_words(tmp_path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["weights.safetensors"]
 
 
-def test_others_may_read_a_file_as_any_other_of_its_owner(tmp_path) -> None:
+def test_a_file_of_weights_has_the_usual_permissions(tmp_path) -> None:
     (tmp_path / "plain").write_text("")
     save_weights(tmp_path / "weights.safetensors", network().state_dict(), {})
     assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -43,7 +43,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 a pickled checkpoint", b'\x10\0\0\0\0\0\0\0{"a":'])
 @pytest.mark.parametrize("read", [load_weights, read_metadata])
-def test_a_file_that_is_none_is_named(tmp_path, content, read) -> None:
+def test_a_file_without_weights_is_named(tmp_path, content, read) -> None:
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -64,7 +64,7 @@ def test_batch_norm_counters_are_optional() -> None:
     assert torch.equal(target.state_dict()["0.weight"], weights["0.weight"])
 
 
-def test_what_does_not_fit_is_named_and_nothing_is_copied() -> None:
+def test_weights_that_do_not_fit_are_named_and_nothing_is_copied() -> None:
     target = network()
     before = target.state_dict()["0.weight"].clone()
     with pytest.raises(UserError, match=r"w.st: expected 0.weight of shape \(4, 3, 3, 3\), got \(6, 3, 3, 3\)"):

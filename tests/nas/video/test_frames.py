@@ -1,4 +1,4 @@
-"""Videos that are written: whole or not at all."""
+"""Writing of videos: each is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def write(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
 
 
 def shapes(file: Path) -> list[tuple[int, ...]]:
-    """Of the frames in a video."""
+    """Shapes of the frames in a video."""
     with opened(file) as video:
         return [frame.shape for frame in video.frames]
 
 
-def test_what_is_written_is_read_and_an_odd_last_line_is_left_out(tmp_path: Path) -> None:
+def test_a_written_video_can_be_read_and_leaves_out_an_odd_last_line(tmp_path: Path) -> None:
     write(tmp_path / "even.mp4", FRAMES)
     assert shapes(tmp_path / "even.mp4") == [(64, 96, 3)] * 3
     write(tmp_path / "odd.mp4", FRAMES[:1, :63, :95])
@@ -41,20 +41,20 @@ def test_slow_motion_of_an_odd_rate_is_written(tmp_path: Path) -> None:
     assert shapes(tmp_path / "a.mp4") == [(64, 96, 3)]
 
 
-def test_frames_that_change_their_size_are_told_and_those_before_kept(tmp_path: Path) -> None:
+def test_frames_of_another_size_are_refused_and_earlier_frames_are_kept(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"frame 2: expected 64x96 \(HxW\) as before, got 32x96"):
         write(tmp_path / "a.mp4", [FRAMES[0], FRAMES[1, :32]])
     assert shapes(tmp_path / "a.mp4") == [(64, 96, 3)]
 
 
-def test_without_frames_or_with_those_that_no_mp4_has_there_is_no_file(tmp_path: Path) -> None:
+def test_no_file_is_written_without_frames_or_with_frames_too_large_for_mp4(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", [])
     with pytest.raises(DataError, match="expected frames of a size that MP4 supports, got 16x9000"):
         write(tmp_path / "a.mp4", [np.zeros((16, 9000, 3), dtype=np.uint8)])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_is_full_is_told_and_the_video_before_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_earlier_video_stays(tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(b"the one before")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
