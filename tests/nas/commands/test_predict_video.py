@@ -86,7 +86,7 @@ def test_every_frame_becomes_the_overlay_of_its_prediction(nas, trained, drive, 
         assert (picture[:CAPTION_ROWS, :100].max(2) > 200).any(), "white letters"
 
 
-def test_only_videos_of_its_own_are_replaced(nas, trained, drive, tmp_path):
+def test_nas_predict_replaces_only_its_own_videos(nas, trained, drive, tmp_path):
     file = tmp_path / "drive.overlay.mp4"
     shutil.copy(drive, file)
     words = ("predict", trained, "--video", drive, "--out", tmp_path)

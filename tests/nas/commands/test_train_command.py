@@ -135,7 +135,7 @@ def test_a_folder_with_other_contents_is_refused(name, nas, small, pictures, tmp
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_a_checkpoint_of_something_else_is_left_alone(nas, small, pictures, tmp_path):
+def test_a_checkpoint_of_another_program_is_left_alone(nas, small, pictures, tmp_path):
     file = tmp_path / "checkpoint.pt"
     torch.save({"epoch": 3, "state_dict": {}}, file)
     before = file.read_bytes()

@@ -25,5 +25,5 @@ def test_a_noun_agrees_with_its_number(count: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 latencies are"), (1, "1 latency is"), (2, "2 latencies are")])
-def test_what_follows_a_number_agrees_with_it_too(count: int, words: str) -> None:
+def test_a_noun_with_its_verb_agrees_with_its_number(count: int, words: str) -> None:
     assert counted(count, "latency is", "latencies are") == words

@@ -144,7 +144,7 @@ def test_forms_that_are_slower_when_timed_again_are_given_up(trained: Trained, t
     assert not is_quantized((tmp_path / "out" / "model.onnx").read_bytes())
 
 
-def test_epochs_of_fine_tuning_are_drawn(
+def test_epochs_of_fine_tuning_are_written_to_event_files(
     trained: Trained, tmp_path: Path, scalars: Callable[[Path], dict[str, list[tuple[int, float]]]]
 ) -> None:
     tuning = QuantizationAwareTuning(epochs=2, recipe=load_recipe("quick"))

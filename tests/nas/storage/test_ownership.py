@@ -62,7 +62,7 @@ def test_ownership_of_a_folder_is_visible_to_others(tmp_path: Path, monkeypatch:
     assert not is_owned(tmp_path)
 
 
-def test_a_file_of_somebody_in_place_of_the_owners_stays(tmp_path: Path) -> None:
+def test_a_file_of_the_user_with_the_name_of_an_owner_file_stays(tmp_path: Path) -> None:
     (tmp_path / OWNER).write_text("Ada Lovelace\n")
     with pytest.raises(UserError, match="got another file, which would be lost"), owned(tmp_path):
         pass
