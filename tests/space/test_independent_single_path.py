@@ -263,7 +263,7 @@ def test_fast_scnn_gives_the_outputs_of_an_independent_implementation(largest_di
 
 
 def test_stdc_under_the_stepwise_decoder_gives_the_outputs_of_an_independent_implementation(
-    largest_difference: Compare
+    largest_difference: Compare,
 ) -> None:
     assert largest_difference(space.load("stdc1"), StdcSteps(), (100, 132)) < 1e-9
 

@@ -5,9 +5,9 @@
 
 searches at 180x240 for one thread of ONNX Runtime in the time that is given, on a machine that does nothing else, and
 keeps in `found/` beside this file, for each budget, the two networks that scored best, of those that trained longest
-inside it; a row for each goes into `found.csv`. The budgets are 2.5 and 7.5 ms, a factor of three apart, on a machine on which
-NDNet45-ende takes 4.3 ms and Fast-SCNN 4.1. README.md says how what was found is trained to
-the end, timed and compared with the published networks.
+inside it; a row for each goes into `found.csv`. The budgets are 2.5 and 7.5 ms, a factor of three apart, on a machine
+on which NDNet45-ende takes 4.3 ms and Fast-SCNN 4.1. README.md says how what was found is trained to the end, timed and
+compared with the published networks.
 
 `ours` is `nas search --minutes` as it comes, without its warm start, which was trained on CamVid; `warm` has it;
 `random` is the same with draws alone. With several budgets, `--method together --budget 2.5 7.5`, one search answers
@@ -88,7 +88,9 @@ def main() -> None:
         (budget,) = asked.budget
         found = list(tpe_asha(data, budget, asked, run))
     for budget in asked.budget:
-        keep([each for each in found if each.milliseconds <= budget], f"{asked.method}-{budget:g}ms-{asked.seed}", asked)
+        keep(
+            [each for each in found if each.milliseconds <= budget], f"{asked.method}-{budget:g}ms-{asked.seed}", asked
+        )
 
 
 def keep(found: Sequence[Found], name: str, asked: argparse.Namespace) -> None:

@@ -196,7 +196,7 @@ def test_only_a_certificate_of_the_same_network_outside_a_run_is_replaced(
 
 
 def test_a_network_deployed_in_int8_is_calibrated_and_scored_by_its_runtime(
-    shallow: Callable[[str], Architecture]
+    shallow: Callable[[str], Architecture],
 ) -> None:
     dataset = load(DataSpec(size=SIZE, train_images=4, validation_images=3))
     network = scale_width(shallow("ndnet29-fcn32"), 0.25).build(11)

@@ -100,7 +100,7 @@ def alive(process: int) -> bool:
 
 
 def test_the_ray_of_a_search_is_private_and_ends_with_its_killed_owner(
-    session: tuple[subprocess.Popen[str], Path, str]
+    session: tuple[subprocess.Popen[str], Path, str],
 ) -> None:
     owner, temporary, said = session
     assert said.startswith("127.0.0.1:1 "), said  # not the address in the environment

@@ -212,7 +212,7 @@ def test_a_network_refused_in_one_precision_is_timed_in_another(timing: FastestT
 
 
 def test_a_precision_in_which_no_network_can_be_timed_any_more_is_left_out(
-    invented: Callable[[float], Latency]
+    invented: Callable[[float], Latency],
 ) -> None:
     whole = Machine("openvino@cpu:1", invented, {SMALL.key: 1.0, LARGE.key: 4.0})
     timing = FastestTiming([whole, Machine("openvino:int8@cpu:1", invented)])  # not even the control
