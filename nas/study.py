@@ -297,9 +297,9 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
         search=SearchPlan(
             seeds=("ndnet45-ende", "swiftnet-rn18"),
             random_trials=0,
-            guided_trials=4,
+            guided_trials=6,
             finalists=2,
-            finish_epochs=6,
+            finish_epochs=4,
             minutes=4.75,
         ),
     )

@@ -15,6 +15,9 @@ from nas.study import SearchPlan
 
 APART = 4  # ratio of epochs from one rung to the next
 MOST_RUNGS = 3  # so that the lowest is a sixteenth of a training; shorter ones were never examined
+# Epochs of a rung below a quarter of a training. After one epoch, shallow networks with a coarse output are ahead that
+# are not in the end (`studies/camvid/searches`).
+LEAST_OF_SIXTEENTH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +69,14 @@ class Step:
 
 
 def rungs_for(plan: SearchPlan, epochs: int) -> tuple[int, ...]:
-    """Epochs at which candidates of `epochs` can pause, ascending, and the last one. A rung has at least one epoch."""
+    """Epochs at which candidates of `epochs` can pause, ascending, and the last one: a quarter of them, or at least
+    one, and a sixteenth where that is long enough to rank networks.
+    """
     found = [epochs]
-    while plan.stop_weak and plan.guided_trials and len(found) < MOST_RUNGS and (lower := round(found[0] / APART)) >= 1:
+    while plan.stop_weak and plan.guided_trials and len(found) < MOST_RUNGS:
+        lower = round(found[0] / APART)
+        if lower < (1 if len(found) == 1 else LEAST_OF_SIXTEENTH):
+            break
         found.insert(0, lower)
     return tuple(found)
 

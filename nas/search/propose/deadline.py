@@ -1,5 +1,5 @@
-"""Decides when a search with a time limit proposes no more candidates, as late as leaves time to finish the best, and for
-how many epochs these are finished if the machine has become slower since.
+"""Decides when a search with a time limit proposes no more candidates, as late as leaves time to finish the best, and
+for how many epochs these are finished if the machine has become slower since.
 """
 
 from __future__ import annotations

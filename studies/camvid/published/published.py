@@ -133,8 +133,9 @@ def learning_rates(folder: Path) -> dict[int, float]:
             if len(content) < end + 4:  # a killed process has not written all of it
                 break
             event = Event.FromString(content[12:end])
-            rates = [each.simple_value for each in event.summary.value if each.tag == "learning_rate"]
-            found |= {event.step: rate for rate in rates}
+            for value in event.summary.value:
+                if value.tag == "learning_rate":
+                    found[event.step] = value.simple_value
             content = content[end + 4 :]
     return found
 

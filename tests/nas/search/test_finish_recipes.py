@@ -278,7 +278,8 @@ def test_a_time_limit_shortens_the_finish_of_all_networks_alike_until_one_has_be
     assert begin_finish(search, networks, four) == []
     assert "the finish has 4 epochs instead of 6, so that the search ends in 5 minutes" in capfd.readouterr().out
     assert epochs_of_each() == [4, 4]
-    assert to_finish(run, run.study(), search.budgets).epochs == 8
+    left = to_finish(run, run.study(), search.budgets)
+    assert (left.finalists, left.pruned, left.company) == ((4,), (4,), {"erfnet-encoder": 4})
     assert begin_finish(again(run), networks) == []
     assert epochs_of_each() == [6, 6], "a resumed run has more time"
     assert begin_finish(again(run), networks, four) == []

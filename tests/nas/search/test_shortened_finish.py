@@ -37,7 +37,7 @@ class Clock(Stopwatch):
 
 @pytest.fixture
 def search(search_of: Callable[[RunFolder], Search], invented: Callable[[float], Latency], tmp_path: Path) -> Search:
-    """A search with one worker, and two candidates with epochs of 5 and 15 s, of which 5 were spent waiting."""
+    """A search with one worker, and two candidates with epochs of 5 and 20 s, of which 5 were spent waiting."""
     study = Study(
         data=DataSpec(name="road_scenes", size=(180, 240), train_images=4, validation_images=2),
         budget="5ms",
@@ -47,7 +47,7 @@ def search(search_of: Callable[[RunFolder], Search], invented: Callable[[float],
     )
     search = search_of(RunFolder.create(tmp_path / "run", study))
     assert search.workers.concurrent == 1
-    for number, (factor, seconds, waited) in enumerate(((0.5, 5.0, None), (1.0, 15.0, 1 / 3)), 1):
+    for number, (factor, seconds, waited) in enumerate(((0.5, 5.0, None), (1.0, 20.0, 0.25)), 1):
         architecture = scale_width(space.load("fast-scnn"), factor)
         trial = search.trial(
             number, Candidate(name=str(number), origin="random", architecture=architecture), invented(4.0)
@@ -72,8 +72,8 @@ def test_the_finish_has_the_epochs_that_fit_into_the_time_left_but_at_least_a_th
     end = 60 * MINUTES - CERTIFYING_SECONDS
     assert epochs_at(search, end - WHOLE * 5, [first]) == WHOLE
     assert epochs_at(search, end - WHOLE * 5 + 1, [first]) == WHOLE - 1
-    assert epochs_at(search, end - WHOLE * (5 + 10), [first, second]) == WHOLE
-    assert epochs_at(search, end - 7 * (5 + 10), [first, second]) == 7
+    assert epochs_at(search, end - WHOLE * (5 + 15), [first, second]) == WHOLE
+    assert epochs_at(search, end - 7 * (5 + 15), [first, second]) == 7
     assert epochs_at(search, end, [first, second]) == WHOLE // 3
     assert epochs_at(search, 0.0, [first, second]) == WHOLE
 
