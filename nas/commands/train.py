@@ -198,7 +198,7 @@ def _require_folder(out: Path, architecture: Architecture, *, resume: bool) -> N
     if begun and not (is_checkpoint(out / CHECKPOINT) or read_progress(out).history):
         raise UserError(
             f"--out: expected a {CHECKPOINT} that `nas train` wrote, got another file in {out}, which would be lost; "
-            "give another folder"
+            "give another folder, or remove the file to begin anew"
         )
     if not begun and (name := _first_of_others(out, architecture)):
         raise UserError(

@@ -10,6 +10,7 @@ from nas.latency.budget import Budget, settling, settling_in
 from nas.latency.record import Latency
 from nas.latency.target import Target
 from nas.runs.certificate import Certificate
+from nas.runs.finish_recipe import FinishRecipe
 from nas.runs.trial import Pretrained
 from nas.study import Study
 
@@ -67,6 +68,14 @@ def notes(study: Study, latencies: Sequence[Latency]) -> tuple[str, ...]:
             "milliseconds that rest on different ones also differ by how the machine changed in between."
         )
     return tuple(found)
+
+
+def shortened_notes(finish: FinishRecipe | None) -> tuple[str, ...]:
+    """A caveat about a finish that a time limit has shortened, as a sentence."""
+    if finish is None or not finish.epochs:
+        return ()
+    epochs = counted(finish.epochs, "epoch")
+    return (f"The time limit left {epochs} for the finish of each network, fewer than the study asks for.",)
 
 
 def pretrained_notes(begun: Sequence[Pretrained]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from nas.latency.target import PRECISIONS
 from nas.report.agreement import Agreement, agreement
 from nas.report.effort import Effort, earlier_draws, effort_of
 from nas.report.going import Going, going_of
-from nas.report.notes import notes, pretrained_notes, winner_notes
+from nas.report.notes import notes, pretrained_notes, shortened_notes, winner_notes
 from nas.report.precisions import LowerPrecision, lower_precisions
 from nas.report.standings import Standing, Status, TrialSummary, leaderboard
 from nas.report.timings import Timings, timings_of
@@ -78,7 +78,7 @@ class Summary:
     """The result for each of several budgets, the smallest first."""
     finish: FinishRecipe | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """The recipes tried for the finish of finalists, company and pruned networks, and the chosen one; None where only
-    the study's recipe is used.
+    the study's recipe is used, at its full length.
     """
     lower_precisions: tuple[LowerPrecision, ...] = field(default=(), metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Comparison of lower precisions with the highest, where candidates were timed in several. Pruned networks and
@@ -121,7 +121,7 @@ def summarize(run: RunFolder) -> Summary:
 
     Raises: UserError when a file of the run is damaged.
     """
-    study = run.study()
+    study, finish = run.study(), read_finish_recipe(run)
     budgets = study.asked
     proposed, accompanying = run.trials(), run.company()
     trials = tuple(_candidate(run, trial, trial.latency, budgets) for trial in proposed if trial.latency)
@@ -165,12 +165,13 @@ def summarize(run: RunFolder) -> Summary:
             *notes(study, latencies),
             *pretrained_notes([each.pretrained for each in (*trials, *company) if each.pretrained]),
             *unmeasured,
+            *shortened_notes(finish),
             *([f"{advice}."] if advice else []),
         ),
         waited_for_data=data,
         waited_for_lane=lane,
         answers=answers,
-        finish=read_finish_recipe(run),
+        finish=finish,
         lower_precisions=lower_precisions(
             [each for each in trials if each.origin != "pruned"], budgets.largest.statistic
         ),

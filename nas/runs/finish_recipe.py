@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nas.runs.folder import FINISH, RunFolder
-from nas.runs.trial import Trial
+from nas.runs.trained import CHECKPOINT
+from nas.runs.trial import Trial, read_progress
 from nas.storage.files import write_text
 from nas.storage.records import find_record
 from nas.training import Variant
@@ -80,6 +81,11 @@ class FinishRecipe:
         return replace(chosen, epochs=self.epochs) if self.epochs else chosen
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the study's own recipe is used."""
+        return all(each.recipe == Variant() for each in self.tried)
+
+    @property
     def best(self) -> int:
         """Index of the recipe that scored best, the first of equals; 0 where all failed."""
         scores = [-1.0 if each.miou is None else each.miou for each in self.tried]
@@ -87,11 +93,20 @@ class FinishRecipe:
 
 
 def read_finish_recipe(run: RunFolder) -> FinishRecipe | None:
-    """The finish recipes of a run; None where none are recorded yet, or only the study's own recipe is used.
+    """The finish recipes of a run; None where none are recorded yet, or only the study's own recipe is used and no time
+    limit shortens it.
 
     Raises: UserError when the file is damaged.
     """
     return find_record(run.root / FINISH, "a record of the finish recipes of a run", FinishRecipe)
+
+
+def finish_has_begun(run: RunFolder) -> bool:
+    """Whether the finish of a network of the run is under way or over. Its first checkpoint is written before its
+    first epoch counts.
+    """
+    folders = [run.phase_path(each, "finish") for each in (*run.trials(), *run.company())]
+    return any((folder / CHECKPOINT).is_file() or read_progress(folder).history for folder in folders)
 
 
 def write_finish_recipe(run: RunFolder, found: FinishRecipe) -> None:

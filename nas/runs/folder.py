@@ -8,7 +8,7 @@ warm_start.yaml                   trainings on other data that its sampler begin
 init.yaml init.safetensors        the initial weights of its trainings, if any (`nas.runs.beginning`)
 table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
 unreached.yaml                    the budgets, of several, that were given up (`nas.runs.unreached`)
-finish.yaml                       the recipes tried for the finish, and their scores (`nas.runs.finish_recipe`)
+finish.yaml                       the recipes tried for the finish, or its length (`nas.runs.finish_recipe`)
 terms.yaml                        the settings that make its candidates comparable, as it began (`nas.runs.terms`)
 order.yaml                        how its candidates follow one another, as it began (`Order`)
 spent.yaml                        the time spent on it (`nas.runs.spent`)

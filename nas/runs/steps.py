@@ -69,8 +69,8 @@ class Step:
 
 
 def rungs_for(plan: SearchPlan, epochs: int) -> tuple[int, ...]:
-    """Epochs at which candidates of `epochs` can pause, ascending, and the last one: a quarter of them, or at least
-    one, and a sixteenth where that is long enough to rank networks.
+    """Epochs at which candidates of `epochs` can pause, ascending, and the last one: a quarter of them where that is
+    an epoch or more, and a sixteenth where that is `LEAST_OF_SIXTEENTH` or more.
     """
     found = [epochs]
     while plan.stop_weak and plan.guided_trials and len(found) < MOST_RUNGS:

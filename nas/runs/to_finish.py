@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.latency.budget import Budgets
-from nas.runs.finish_recipe import FinishRecipe, read_finish_recipe, tried_path
+from nas.runs.finish_recipe import FinishRecipe, finish_has_begun, read_finish_recipe, tried_path
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Progress, Trial, read_progress
 from nas.study import Study
@@ -38,6 +38,8 @@ def to_finish(run: RunFolder, study: Study, budgets: Budgets) -> ToFinish:
     Raises: UserError when a file of the run is damaged.
     """
     plan, found, trials = study.search, read_finish_recipe(run), run.trials()
+    if found is not None and not finish_has_begun(run):
+        found = replace(found, epochs=0)  # the time left decides anew how long the finish is
     whole = plan.longest_finish if found is None or found.chosen is None else plan.epochs_of(found.recipe)
     company = {trial.name: trial for trial in run.company()}
 

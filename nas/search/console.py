@@ -109,9 +109,13 @@ class Console:
 
     def shortened(self, epochs: int, whole: int) -> None:
         """The finish has fewer epochs than the study asks for."""
-        minutes = counted(self._study.search.minutes, "minute")
-        self.step(f"note    the finish has {epochs} epochs instead of {whole}, so that the search ends in {minutes}")
+        leave = counted(self._study.search.minutes, "minute leaves", "minutes leave")
+        self.step(f"note    the finish has {counted(epochs, 'epoch')} instead of {whole}: {leave} no time for more")
         self.expects(epochs / whole * self._epochs_left)
+
+    def finishes_for(self, epochs: int) -> None:
+        """The finish goes on with the epochs that a time limit left when it began."""
+        self.step(f"note    the finish has {counted(epochs, 'epoch')}, as for the networks of this run that it began with")
 
     def timed_again(self, trial: Trial) -> None:
         """A candidate that was over the budget while the machine was busy was timed once more."""

@@ -205,7 +205,7 @@ class VideoFile:
                 self._writer.release()
             if self._frames:
                 self._require_whole()
-                with self._unfinished.open("ab") as file:  # OpenCV writes no text of ours
+                with contextlib.suppress(OSError), self._unfinished.open("ab") as file:  # OpenCV writes no text of ours
                     file.write((4 + len(MARK)).to_bytes(4, "big") + MARK.encode())
                 write_atomically(self.path, self._unfinished.replace)
         finally:

@@ -11,7 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from nas.runs.finish_recipe import FinishRecipe, Tried, read_finish_recipe, tried_path, write_finish_recipe
+from nas.runs.finish_recipe import (
+    FinishRecipe,
+    Tried,
+    finish_has_begun,
+    read_finish_recipe,
+    tried_path,
+    write_finish_recipe,
+)
 from nas.runs.folder import FINISH, RunFolder
 from nas.runs.trial import Trial, read_progress
 from nas.search.finish.cutting import parent_of
@@ -115,7 +122,9 @@ def _shortened(
     being finished, the others are finished for as many epochs.
     """
     run, plan = search.run, search.study.search
-    if _has_begun(run):
+    if finish_has_begun(run):
+        if found is not None and found.epochs and not all(run.progress(each, "finish").done for each in students):
+            search.console.finishes_for(found.epochs)
         return found
     chosen = FinishRecipe(tried=(Tried(recipe=Variant()),), chosen=0) if found is None else replace(found, epochs=0)
     whole = plan.epochs_of(chosen.recipe)
@@ -168,7 +177,7 @@ def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
     were recorded; else the one that the plan names, or the several to try.
     """
     run, plan = search.run, search.study.search
-    begun = _has_begun(run)
+    begun = finish_has_begun(run)
     if begun or len(plan.finishing) == 1:
         return FinishRecipe(tried=(Tried(recipe=Variant() if begun else plan.finishing[0]),), chosen=0)
     best = max(finalists, key=lambda each: run.progress(each, "search").miou or 0.0)
@@ -183,11 +192,6 @@ def _first(search: Search, finalists: Sequence[Trial]) -> FinishRecipe:
 
     pairs = zip(plan.finishing, plan.tried_epochs, strict=True)
     return FinishRecipe(tried=tuple(tried(recipe, epochs) for recipe, epochs in pairs), network=best.architecture.key)
-
-
-def _has_begun(run: RunFolder) -> bool:
-    """Whether a network of the run is finished, or on the way."""
-    return any(run.progress(each, "finish").history for each in (*run.trials(), *run.company()))
 
 
 def _teacher_of(run: RunFolder, student: Trial) -> Trial | None:

@@ -79,7 +79,7 @@ class Deadline:
 
     def epochs_in_time(self, whole: int, networks: Sequence[Trial]) -> int:
         """Epochs for which each of these networks can be finished in the time left, at most `whole`. Their own epochs
-        in the search phase say how long one takes.
+        in the search phase say how long one takes; with more threads in the finish, it takes less.
         """
         left = self._stopwatch.left_seconds(self._plan)
         if left == math.inf:
@@ -89,7 +89,7 @@ class Deadline:
         left -= budgets * self._certifying_seconds(timed)
         known = [self._epochs(trial) for trial in networks if not trial.failed]
         seconds = [spent / epochs for epochs, spent in known if epochs]
-        if not seconds:
+        if not any(seconds):
             return whole
         seconds += len(self._to_finish.pruned) * [statistics.median(seconds)]
         longest = _longest(self._search.workers.concurrent, seconds)

@@ -102,6 +102,8 @@ def train(data: str, epochs: int, hours: float, work: Path) -> int:
 def record(work: Path) -> None:
     """Write the curve of a training and, if it has ended, its classes and the picture."""
     history, rates = read_progress(work).history, learning_rates(work / EVENTS)
+    if not history:
+        return
     rows = [
         (
             str(each.epoch),

@@ -1,10 +1,10 @@
-"""How well do short trainings of a search order networks whose end is known?
+"""How well do short trainings of a search order networks whose score after a whole training is known?
 
     python studies/camvid/searches/fidelity.py --data camvid:~/camvid --networks FILE.yaml ... [--processes 2]
 
 trains each network from scratch by the recipe of the searches for each of some numbers of epochs, the learning rate
 annealed over them, and adds a row per training to `fidelity.csv` beside this file. What it holds is not trained again.
-`end_miou` is the score of a whole training by the recipe of the published networks, from `results.csv`.
+Whole trainings, by the recipe of the published networks, are in `results.csv`.
 """
 
 from __future__ import annotations

@@ -79,14 +79,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--epochs", type=int, default=8, help="of a whole training; short ones have a quarter")
     asked = parser.parse_args()
+    if asked.method == "tpe-asha" and len(asked.budget) > 1:
+        parser.error("tpe-asha: expected one --budget")
     data = data_spec(asked.data, SIZE)
-    run = asked.work.resolve() / f"{asked.method}-{'-'.join(f'{each:g}ms' for each in asked.budget)}-{asked.seed}"
+    words = [asked.method, *(f"{each:g}ms" for each in asked.budget), f"{asked.epochs}epochs", f"{asked.seed}"]
+    run = asked.work.resolve() / "-".join(words)
     if asked.method in NAMES:
         search(study(data, asked), run)
         found = list(trained_in(RunFolder.open(run)))
     else:
-        (budget,) = asked.budget
-        found = list(tpe_asha(data, budget, asked, run))
+        found = list(tpe_asha(data, asked.budget[0], asked, run))
     for budget in asked.budget:
         keep(
             [each for each in found if each.milliseconds <= budget], f"{asked.method}-{budget:g}ms-{asked.seed}", asked

@@ -18,6 +18,7 @@ from nas.runs.finish_recipe import FinishRecipe, Tried, read_finish_recipe, trie
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
 from nas.runs.to_finish import to_finish
+from nas.runs.trained import CHECKPOINT
 from nas.runs.trial import Epoch, Origin, Phase, Trial, append_epoch, read_progress
 from nas.search.console import Console
 from nas.search.finish.finishing import last_stages
@@ -275,17 +276,27 @@ def test_a_time_limit_shortens_the_finish_of_all_networks_alike_until_one_has_be
         jobs = finish(again(run), networks)
         return [job.epochs(run.study()) for job in iter(jobs.next, None)]
 
-    assert begin_finish(search, networks, four) == []
-    assert "the finish has 4 epochs instead of 6, so that the search ends in 5 minutes" in capfd.readouterr().out
+    def left() -> tuple[object, ...]:
+        found = to_finish(run, run.study(), search.budgets)
+        return found.finalists, found.pruned, found.company
+
+    for stage in last_stages(search, four)[:-1]:
+        assert stage().next() is None, "all is trained that the finish needs"
+    assert "the finish has 4 epochs instead of 6: 5 minutes leave no time for more" in capfd.readouterr().out
     assert epochs_of_each() == [4, 4]
-    left = to_finish(run, run.study(), search.budgets)
-    assert (left.finalists, left.pruned, left.company) == ((4,), (4,), {"erfnet-encoder": 4})
+    assert left() == ((6,), (6,), {"erfnet-encoder": 6}), "the length is decided when the finish begins"
     assert begin_finish(again(run), networks) == []
     assert epochs_of_each() == [6, 6], "a resumed run has more time"
     assert begin_finish(again(run), networks, four) == []
-    scored(run, networks[0], 0.3, "finish")
+    checkpoint = run.phase_path(networks[0], "finish") / CHECKPOINT
+    checkpoint.parent.mkdir()
+    checkpoint.touch()  # as written before the first epoch counts
     assert begin_finish(again(run), networks) == []
+    assert "the finish has 4 epochs, as for the networks of this run" in capfd.readouterr().out
+    assert left() == ((4,), (4,), {"erfnet-encoder": 4})
+    scored(run, networks[0], 0.3, "finish")
     assert epochs_of_each() == [4]
+    assert "The time limit left 4 epochs for the finish of each network" in " ".join(summarize(run).notes)
 
 
 def test_a_file_that_names_no_network_of_the_run_is_refused(begun) -> None:
