@@ -115,7 +115,8 @@ class Console:
 
     def finishes_for(self, epochs: int) -> None:
         """The finish goes on with the epochs that a time limit left when it began."""
-        self.step(f"note    the finish has {counted(epochs, 'epoch')}, as for the networks of this run that it began with")
+        as_before = "as for the networks of this run that it began with"
+        self.step(f"note    the finish has {counted(epochs, 'epoch')}, {as_before}")
 
     def timed_again(self, trial: Trial) -> None:
         """A candidate that was over the budget while the machine was busy was timed once more."""
