@@ -300,7 +300,7 @@ def built_in_study(budget: str, *, on_gpu: bool = False) -> Study:
             guided_trials=6,
             finalists=2,
             finish_epochs=4,
-            minutes=4.75,
+            minutes=4.5,
         ),
     )
 

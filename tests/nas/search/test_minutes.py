@@ -57,8 +57,8 @@ def test_a_changed_question_starts_with_no_time_spent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "minutes"),
     [
-        ([], 4.75),
-        (["--budget", "8ms"], 4.75),
+        ([], 4.5),
+        (["--budget", "8ms"], 4.5),
         (["--budget", "8ms", "--budget", "20ms"], 0.0),
         (["--frontier"], 0.0),
         (["--frontier", "--minutes", "30"], 30.0),
@@ -80,7 +80,7 @@ def test_a_resumed_built_in_search_has_its_minutes_only_for_one_budget(
 @pytest.mark.parametrize(
     ("words", "minutes"),
     [
-        (["--budget", "10ms"], 4.75),
+        (["--budget", "10ms"], 4.5),
         (["--budget", "10ms", "--budget", "20ms"], 0.0),
         (["--budget", "10ms", "--frontier"], 0.0),
         (["--budget", "10ms", "--budget", "20ms", "--minutes", "30"], 30.0),

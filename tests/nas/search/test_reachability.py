@@ -217,7 +217,7 @@ def test_a_forecast_describes_the_search_with_the_same_options(
     refused = nas("profile", file, *at, "--budget", "0.001ms").refusal()
     assert "expected a budget with room for smaller ones below it, got 0.001ms" in refused
 
-    assert "if that exceeds 4.75 minutes" in nas("profile", *at, "--budget", "10ms").done().out
+    assert "if that exceeds 4.5 minutes" in nas("profile", *at, "--budget", "10ms").done().out
     assert "if that exceeds" not in nas("profile", *at, "--budget", "5ms", "--budget", "10ms").done().out
 
 
