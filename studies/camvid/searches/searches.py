@@ -261,9 +261,11 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 def add(rows: Sequence[Mapping[str, str]]) -> None:
-    """Add rows to the table."""
+    """Add rows to the table, in place of those of the same networks."""
     if rows:
-        lines = [",".join(rows[0]), *(",".join(each.values()) for each in (*rows_of(TABLE), *rows))]
+        names = {each["network"] for each in rows}
+        others = [each for each in rows_of(TABLE) if each["network"] not in names]
+        lines = [",".join(rows[0]), *(",".join(each.values()) for each in (*others, *rows))]
         write_text(TABLE, "\n".join(lines) + "\n")
 
 
