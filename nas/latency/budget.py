@@ -19,7 +19,6 @@ Verdict = Literal["PASS", "FAIL", "UNSURE"]
 """Verdict on a latency: surely within the budget, surely over it, or not decided by the measurement."""
 
 SETTLING = (0.001, 0.015)  # narrowest and widest `within` to suggest for a latency that settles a verdict
-MANY_PROCESSES = 9  # to suggest if some of the timed processes kept the budget and others did not
 
 _AMOUNT = re.compile(
     r"(?P<number>\d+\.?\d*|\.\d+)(?P<exponent>e[+-]?\d+)?\s*(?P<unit>ms|fps)(\s+(?P<statistic>\w+))?", re.I
@@ -207,7 +206,7 @@ def settling(latency: Latency, budget: Budget, num_classes: int) -> str:
         factor = latency.milliseconds(budget.statistic) / latency.p50_milliseconds
         inside = sum(factor * median <= budget.milliseconds for median in timed)
         differ = 0 < inside < len(timed)
-        processes = f" --processes {MANY_PROCESSES if differ else len(timed)}"
+        processes = f" --processes {3 * len(timed) if differ else len(timed)}"
         if differ:
             why = f"{why}; {inside} of {len(timed)} processes kept it, and a slightly faster network would be safe"
     return (

@@ -20,16 +20,32 @@ from nas.latency.record import Latency
 from nas.latency.target import Target
 
 PROCESSES = 3
+MOST_PROCESSES = 9  # where fewer leave open what has to be known
 FEWEST_QUIET = 2  # undisturbed processes, from which on disturbed ones do not count
 SURE = 0.92  # least probability that the median of all possible processes lies inside the interval
 
 
-def measure_in_processes(measure: Callable[[], Latency], target: Target, processes: int = PROCESSES) -> Latency:
+def measure_in_processes(
+    measure: Callable[[], Latency],
+    target: Target,
+    processes: int = PROCESSES,
+    *,
+    leaves_open: Callable[[Latency], bool] = lambda _: False,
+) -> Latency:
     """The `pooled` latency from several calls of `measure`, each of which times a network in a new process on `target`.
+    As long as it `leaves_open` what has to be known and further processes may settle it, they are timed, up to
+    `MOST_PROCESSES`.
 
     On a GPU there is one call, since one process times all networks there.
     """
-    return pooled([measure() for _ in range(processes_on(target, processes))])
+    latencies = [measure() for _ in range(processes_on(target, processes))]
+    most = processes_on(target, MOST_PROCESSES)
+    while len(latencies) < most and leaves_open(pooled(latencies)):
+        middle = sorted(latencies, key=lambda one: one.p50_milliseconds)[len(latencies) // 2]
+        if not middle.flagged and leaves_open(middle):
+            break  # more processes show how processes differ; each is as unsure of its own median as this one
+        latencies.append(measure())
+    return pooled(latencies)
 
 
 def processes_on(target: Target, processes: int = PROCESSES) -> int:

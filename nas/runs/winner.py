@@ -85,20 +85,27 @@ class Certification:
     """Device that scores it."""
     score: Callable[[nn.Module, Dataset], Scores] | None = None
     """Scores it on the validation images; None: this process does."""
+    has_time: Callable[[], bool] = lambda: True
+    """Whether there is time for further processes while the latency leaves open whether the budget is kept."""
     require: Callable[[Latency], None] | None = None
     """Receives the latency before anything is replaced, and may raise an error that leaves the folder unchanged."""
     progress: ProgressLine = field(default_factory=partial(ProgressLine, silent=True))
     """Shows the progress."""
+
+    def leaves_open(self, latency: Latency) -> bool:
+        """Whether a latency leaves open whether the budget is kept, and there is time for further processes."""
+        return self.budget is not None and self.budget.verdict(latency) == "UNSURE" and self.has_time()
 
 
 def write_winner(folder: Path, finished: Finished, certification: Certification) -> Certificate:
     """Write, time and score a finished network. The network in `folder` is replaced only at the very end; other files
     there stay.
 
-    Latency is measured again with the finished weights, in several new processes (`nas.latency.several`), at the
-    labelling's size. Validation images are scored in float32; without a data set the certificate has no scores, and
-    ONNX is compared with PyTorch on noise. A network over its budget is written too, and its certificate says so.
-    Do not call this inside the lane (`nas.latency.machine.lane`).
+    Latency is measured again with the finished weights at the labelling's size, in several new processes
+    (`nas.latency.several`), and in more of them while it leaves open whether the budget is kept. Validation images are
+    scored in float32; without a data set the certificate has no scores, and ONNX is compared with PyTorch on noise. A
+    network over its budget is written too, and its certificate says so. Do not call this inside the lane
+    (`nas.latency.machine.lane`).
 
     Raises: UserError when the weights do not fit, ONNX differs from PyTorch, or the target cannot be timed here;
     `nas.latency.WorkerError` when the measuring process failed.
@@ -133,7 +140,7 @@ def write_winner(folder: Path, finished: Finished, certification: Certification)
                 return replace(latency, scope=scope_of(architecture))
 
             with certification.progress.over("timed for the certificate", 0):
-                latency = measure_in_processes(measure, certification.target)
+                latency = measure_in_processes(measure, certification.target, leaves_open=certification.leaves_open)
         if certification.require is not None:
             certification.require(latency)
         scored = _scored(network, finished, certification)

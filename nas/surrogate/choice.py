@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nas.surrogate.encoding import Point, encode, key
 from nas.surrogate.gaussian import Observations, Process, Vector
-from nas.surrogate.told import Running, Told
+from nas.surrogate.told import Begun, Told
 from space.choices import Choice
 
 SHORTER = 4  # a training on other data counts as this many times shorter than the shortest one here
@@ -28,7 +28,7 @@ FEWEST = 2  # scores that are needed before the model predicts others
 def choose(
     candidates: Sequence[Point],
     told: Sequence[Told],
-    running: Sequence[Running],
+    running: Sequence[Begun],
     facts: Callable[[Point], Mapping[str, float]] = lambda point: {},
 ) -> int:
     """The index of the best of `candidates`, given the results `told` in their order and the trainings under way.

@@ -24,7 +24,7 @@ import numpy as np
 
 from nas.surrogate.agreement import kendall_tau
 from nas.surrogate.encoding import key
-from nas.surrogate.told import Known, Told
+from nas.surrogate.told import Told
 
 SHARE = 0.6  # share of a rung's cost that trainings below it may take before one of them has to go on
 # Assumed rank correlation of the lowest rung with whole trainings before a search has measured its own, whatever the
@@ -46,18 +46,19 @@ class Ladder:
         """The next rung for a candidate that has been trained to `fidelity`."""
         return next((rung for rung in self.rungs if rung > fidelity), 1.0)
 
-    def due(self, known: Known) -> tuple[float, ...]:
+    def due(self, begun: Sequence[float]) -> tuple[float, ...]:
         """The rungs below which enough was spent, descending: a paused candidate has to go on to the highest of these
-        that any can go on to.
+        that any can go on to. `begun` are the shares of a whole training that candidates of one budget reached or will
+        reach, in the order in which their trainings began.
         """
         found = []
         for rung in self.rungs[:0:-1]:
             since = []
-            for fidelity in reversed(known.begun):
+            for fidelity in reversed(begun):
                 if fidelity >= rung:
                     break
                 since.append(fidelity)
-            first = len(since) == len(known.begun)  # no candidate has reached this rung: one goes on at once
+            first = len(since) == len(begun)  # no candidate has reached this rung: one goes on at once
             if since and (first or sum(since) >= SHARE * rung):
                 found.append(rung)
         return tuple(found)

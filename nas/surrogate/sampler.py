@@ -65,7 +65,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         here = [each for each in told if each.point.get(BUDGET) == budget]
         paused = {key(each.point): each for each in here if each.paused and key(each.point) not in over}
         steps = ladder(told, rungs_of(self._candidates))
-        for due in steps.due(known):
+        for due in steps.due([each.fidelity for each in known.begun if each.point.get(BUDGET) == budget]):
             candidates = [each.point for each in paused.values() if steps.after(each.fidelity) == due]
             if candidates:
                 return candidates[choose(candidates, told, known.running, self._candidates.facts)]

@@ -46,12 +46,12 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
-    """A candidate that is being trained."""
+class Begun:
+    """A training that has begun."""
 
     point: Point
     fidelity: float = 1.0
-    """Share of a whole training that it is being trained to."""
+    """Share of a whole training that its candidate reached or will reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,12 @@ class Known:
     """All results of a study, in the order of its trials."""
 
     told: tuple[Told, ...] = ()
-    running: tuple[Running, ...] = ()
+    running: tuple[Begun, ...] = ()
+    """The trainings under way."""
     withdrawn: tuple[Point, ...] = ()
     """Points that led to nothing new and are ignored."""
-    begun: tuple[float, ...] = ()
-    """Share of a whole training that each training reached or will reach, in the order in which they began."""
+    begun: tuple[Begun, ...] = ()
+    """All trainings, in the order in which they began."""
 
 
 def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
@@ -78,16 +79,16 @@ def known_of(study: optuna.Study, *, but: int | None = None) -> Known:
     ]
     finished = [each for each in others if each.state.is_finished()]
     trained = [each for each in others if not (each.user_attrs.get(WITHDRAWN) or each.user_attrs.get(ELSEWHERE))]
-    begun = [_share(each) for each in trained]
+    shares = [(each.user_attrs[ANSWERS], _share(each)) for each in trained]
     return Known(
         told=tuple(_levelled([_told(each) for each in finished if not each.user_attrs.get(WITHDRAWN)])),
         running=tuple(
-            Running(point=each.user_attrs[ANSWERS], fidelity=each.user_attrs[FIDELITY])
+            Begun(point=each.user_attrs[ANSWERS], fidelity=each.user_attrs[FIDELITY])
             for each in others
             if each.state == TrialState.RUNNING
         ),
         withdrawn=tuple(each.user_attrs[ANSWERS] for each in finished if each.user_attrs.get(WITHDRAWN)),
-        begun=tuple(share for share in begun if share is not None),
+        begun=tuple(Begun(point=point, fidelity=share) for point, share in shares if share is not None),
     )
 
 

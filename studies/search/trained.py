@@ -51,7 +51,7 @@ from nas.search.propose.candidates import SpaceQuestions, draw, filling_of
 from nas.storage.files import write_text
 from nas.surrogate.choice import choose
 from nas.surrogate.encoding import key
-from nas.surrogate.told import Running, Told
+from nas.surrogate.told import Begun, Told
 from nas.training import load_recipe
 from nas.training.trainer import Trainer
 from space import Architecture, Space
@@ -194,7 +194,7 @@ def guided(count: int, plan: Plan) -> Iterator[Candidate]:
         told = [Told(point=genotype_of(row), score=float(row[f"miou_{plan.until}"])) for row in rows]
         for row in rows:
             under_way.pop(row["key"], None)
-        running = [Running(point=point) for point in under_way.values()]
+        running = [Begun(point=point) for point in under_way.values()]
         around = questions.around([each.point for each in told[:BEST]], random.Random(f"guided {len(rows)}"))
         known = {key(each.point) for each in told} | set(map(key, under_way.values()))
         new = [point for point in around if key(point) not in known]

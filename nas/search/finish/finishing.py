@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,9 +113,11 @@ def certify_each(search: Search, meter_of: MeterOf, stopwatch: Stopwatch) -> dic
     folders = search.run.winners(search.study)
     for place, (budget, folder) in enumerate(folders.items(), 1):
         stopwatch.keep()
-        has_room = functools.partial(_has_room, search, stopwatch, len(folders) - place)
+        others = len(folders) - place
+        has_room = functools.partial(_has_room, search, stopwatch, others)
+        left_seconds = functools.partial(_left_seconds, search, stopwatch, others)
         try:
-            found[budget] = certify_best(search, meter_of, budget, folder, has_room)
+            found[budget] = certify_best(search, meter_of, budget, folder, has_room, left_seconds)
             if beside := sorted({each.name for each in folder.iterdir()} - {CERTIFICATE, *found[budget].sha256}):
                 files = f"{', '.join(beside)}, not covered by {CERTIFICATE}: perhaps made from another network"
                 search.console.step(f"note    {folder} also holds {files}")
@@ -133,13 +136,18 @@ def _has_room(search: Search, stopwatch: Stopwatch, others: int, seconds: float)
     """Whether a search with a time limit has time for one more certificate, beside those of `others` budgets, if each
     takes `seconds`.
     """
-    plan = search.study.search
-    if (1 + others) * seconds <= stopwatch.left_seconds(plan):
+    if seconds <= _left_seconds(search, stopwatch, others):
         return True
+    plan = search.study.search
     stopwatch.end(plan.minutes)
     minutes = counted(plan.minutes, "minute leaves", "minutes leave")
     search.console.step(f"note    {minutes} no time to certify another network; to do so: {search.run.resume}")
     return False
+
+
+def _left_seconds(search: Search, stopwatch: Stopwatch, others: int) -> float:
+    """Seconds left for the certificates of one budget, if `others` get as much; infinite without a time limit."""
+    return stopwatch.left_seconds(search.study.search) / (1 + others)
 
 
 def certify_best(
@@ -148,6 +156,7 @@ def certify_best(
     budget: Budget,
     folder: Path,
     has_room: Callable[[float], bool] = lambda seconds: True,
+    left_seconds: Callable[[], float] = lambda: math.inf,
 ) -> Certificate:
     """Measure the finished networks inside a budget again, best first, until one passes, and write it into `folder`. If
     none passes, the best of those that may be inside the budget is certified as unsure, or else the best of all as over
@@ -156,7 +165,8 @@ def certify_best(
     Networks that cannot be exported or timed with their trained weights are skipped. `certify_trial` certifies each of
     the others, and may give up a lower precision for full precision. A network that an earlier command certified in
     `folder` is replaced by another one only if the new verdict is no worse. `has_room` is called with the longest time
-    that a certificate took so far; if it returns False, no further network is measured.
+    that a certificate took so far; if it returns False, no further network is measured. More processes than usual time
+    a network that may be inside the budget, as long as `left_seconds` are enough for as much time again.
 
     Raises: UserError when all are skipped.
     """
@@ -187,7 +197,8 @@ def certify_best(
         begun = time.monotonic()
         try:
             form, worthwhile = deployed[trial.architecture.key], _worthwhile(trial, best, before)
-            best = certify_trial(search, trial, form, meter_of, budget, folder, worthwhile)
+            has_time = functools.partial(_as_long_again, begun, left_seconds)
+            best = certify_trial(search, trial, form, meter_of, budget, folder, worthwhile, has_time)
             latency = best.latency
         except NoBetterError as error:
             latency = error.latency
@@ -205,6 +216,11 @@ def certify_best(
         assert refused is not None, "there is at least one finalist"
         raise refused
     return best
+
+
+def _as_long_again(begun: float, left_seconds: Callable[[], float]) -> bool:
+    """Whether there is as much time left as since `begun`."""
+    return time.monotonic() - begun <= left_seconds()
 
 
 def _certified_before(search: Search, competing: Sequence[Trial], budget: Budget, folder: Path) -> Certificate | None:

@@ -41,9 +41,10 @@ def certify_trial(
     budget: Budget,
     folder: Path,
     worthwhile: Sequence[Verdict | None] = WORST_FIRST,
+    has_time: Callable[[], bool] = lambda: True,
 ) -> Certificate:
     """Measure a finished trial again in the form in which it ships, and write it into `folder` if its verdict is a
-    `worthwhile` one.
+    `worthwhile` one. `has_time` says whether a latency that leaves the verdict open is measured further.
 
     A trial that ships in a lower precision (`deployed`) is timed in full precision first. If fp32 is one of the study's
     precisions and passes, and the lower precision is no longer significantly faster, then fp32 is certified instead. If
@@ -58,7 +59,7 @@ def certify_trial(
         if budget.verdict(latency) not in worthwhile:
             raise NoBetterError(latency)
 
-    certification = replace(_certification(search, trial, meter_of, budget), require=is_better)
+    certification = replace(_certification(search, trial, meter_of, budget), require=is_better, has_time=has_time)
     write = functools.partial(_write, search, trial)
     full = None if deployed is None else _in_full_precision(search, trial, certification)
     if deployed is None or full is None:

@@ -2,9 +2,10 @@
 
     python studies/camvid/searches/fidelity.py --data camvid:~/camvid --networks FILE.yaml ... [--processes 2]
 
-trains each network from scratch by the recipe of the searches for each of some numbers of epochs, the learning rate
-annealed over them, and adds a row per training to `fidelity.csv` beside this file. What it holds is not trained again.
-Whole trainings, by the recipe of the published networks, are in `results.csv`.
+trains each network from scratch for some numbers of epochs, the learning rate annealed over them, and adds a row
+per training to `fidelity.csv` beside this file: by the recipe of the searches or, with `--recipe finals`, by the one of
+whole trainings, which has larger windows and mines hard examples. What the table holds is not trained again. Whole
+trainings are in `results.csv`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from nas.training.trainer import Trainer
 HERE = Path(__file__).parent
 TABLE = HERE / "fidelity.csv"
 SIZE, CROP = (180, 240), (120, 160)
-HEADER = "network,seed,epochs,miou"
+HEADER = "network,seed,recipe,epochs,miou"
+RECIPES = {
+    "searches": replace(load_recipe("quick"), crop=CROP),
+    "finals": load_recipe(HERE.parent / "rivals" / "recipe.yaml"),
+}
 
 
 def main() -> None:
@@ -35,17 +40,18 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="camvid:DIR")
     parser.add_argument("--networks", nargs="+", required=True, metavar="NAME|FILE")
     parser.add_argument("--epochs", nargs="+", type=int, default=[1, 2, 3, 6, 12])
+    parser.add_argument("--recipe", choices=RECIPES, default="searches")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time, of one thread each")
     asked = parser.parse_args()
     data = data_spec(asked.data, SIZE)
     if not TABLE.is_file():
         TABLE.write_text(f"{HEADER}\n", "utf-8")
-    known = {tuple(line.split(",")[:3]) for line in TABLE.read_text("utf-8").splitlines()}
+    known = {tuple(line.split(",")[:4]) for line in TABLE.read_text("utf-8").splitlines()}
     tasks = [
-        (network, seed, epochs)
+        (network, seed, asked.recipe, epochs)
         for seed, epochs, network in itertools.product(range(asked.seeds), asked.epochs, asked.networks)
-        if (Path(network).stem, str(seed), str(epochs)) not in known
+        if (Path(network).stem, str(seed), asked.recipe, str(epochs)) not in known
     ]
     with ProcessPoolExecutor(asked.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         for done in as_completed([pool.submit(trained, *task, data) for task in tasks]):
@@ -54,13 +60,13 @@ def main() -> None:
             print(done.result(), flush=True)
 
 
-def trained(network: str, seed: int, epochs: int, data: DataSpec) -> str:
+def trained(network: str, seed: int, recipe_name: str, epochs: int, data: DataSpec) -> str:
     """One training, as a row."""
-    recipe = replace(load_recipe("quick"), epochs=epochs, crop=CROP, seed=seed)
+    recipe = replace(RECIPES[recipe_name], epochs=epochs, seed=seed)
     trainer = Trainer(space.load(network), load(data), recipe, threads=1, guard=lane.shared)
     while not trainer.finished:
         report = trainer.run_epoch()
-    return f"{Path(network).stem},{seed},{epochs},{100 * report.scores.miou:.2f}"
+    return f"{Path(network).stem},{seed},{recipe_name},{epochs},{100 * report.scores.miou:.2f}"
 
 
 if __name__ == "__main__":

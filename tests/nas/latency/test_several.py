@@ -9,7 +9,7 @@ import pytest
 
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
-from nas.latency.several import PROCESSES, anchored, measure_in_processes, pooled
+from nas.latency.several import MOST_PROCESSES, PROCESSES, anchored, measure_in_processes, pooled
 from nas.latency.target import Target
 from space import strict
 
@@ -85,6 +85,40 @@ def test_a_gpu_is_timed_by_one_process_and_a_cpu_by_several(target: str, process
     latency = measure_in_processes(lambda: found(next(levels)), Target.parse(target))
     assert next(levels) == pytest.approx(0.80 + 0.01 * processes)
     assert latency.p50_milliseconds == pytest.approx(5.8 * (0.81 if processes == 3 else 0.80))
+
+
+@pytest.mark.parametrize(
+    ("levels", "processes", "verdict"),
+    [
+        ((0.80, 0.81, 0.88), 8, "PASS"),  # one of eight is slow, and the outermost do not count
+        ((0.80, 0.81, 0.88, 0.81, 0.88), 9, "UNSURE"),  # two of nine are
+        ((0.85, 0.86, 0.87), 3, "UNSURE"),  # the median one by itself leaves it open, whatever others measure
+        ((0.80, 0.81, 0.82), 3, "PASS"),
+    ],
+)
+def test_more_processes_are_timed_only_while_they_may_settle_a_verdict(
+    levels: tuple[float, ...], processes: int, verdict: str
+) -> None:
+    budget = Budget.parse("5ms")
+    every = iter((*levels, *(0.81 for _ in range(MOST_PROCESSES))))
+    latency = measure_in_processes(
+        lambda: found(next(every)),
+        Target.parse("onnxruntime@cpu:1"),
+        leaves_open=lambda each: budget.verdict(each) == "UNSURE",
+    )
+    assert (len(latency.processes_milliseconds), budget.verdict(latency)) == (processes, verdict)
+
+
+def test_two_quiet_processes_settle_what_disturbed_ones_left_open() -> None:
+    budget = Budget.parse("5ms")
+    disturbed = [found(level, flagged=("a busy host",)) for level in (0.82, 0.86, 0.95)]
+    every = iter((*disturbed, found(0.81), found(0.80)))
+    latency = measure_in_processes(
+        lambda: next(every),
+        Target.parse("onnxruntime@cpu:1"),
+        leaves_open=lambda each: budget.verdict(each) == "UNSURE",
+    )
+    assert (latency.flagged, budget.verdict(latency)) == ((), "PASS")
 
 
 def test_the_pooled_interval_is_no_narrower_than_that_of_one_process() -> None:

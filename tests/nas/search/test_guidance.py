@@ -245,3 +245,21 @@ def test_a_candidate_paused_at_a_rung_that_is_then_left_out_can_go_on() -> None:
         sampler.tell(sampler.enter({"place": place}), Outcome(miou=1 - 0.1 * place))
     proposals = [sampler.propose() for _ in range(2)]
     assert {(each.genotype["place"], each.fidelity) for each in proposals} == {(last_but_one, 1.0), (last, 1.0)}
+
+
+def test_short_trainings_for_another_budget_make_no_candidate_go_on() -> None:
+    """The only candidate that paused for 10 ms is the worst."""
+    sampler = Sampler(Stairs(), surrogate)
+
+    def trained(place: int, fidelity: float, budget: float) -> None:
+        sampler.tell(
+            sampler.enter({"place": place}, fidelity, budget), Outcome(miou=0.1 * (1 + place), fidelity=fidelity)
+        )
+
+    trained(4, 1.0, 10.0)
+    trained(0, 0.25, 10.0)
+    for place in (1, 3, 5, 7):
+        trained(place, 0.25, 20.0)
+    assert sampler.propose(10.0).genotype["place"] == max(PLACES)
+    goes_on = sampler.propose(20.0)
+    assert (goes_on.genotype["place"], goes_on.fidelity) == (7, 1.0), "no training for 20 ms has gone on"

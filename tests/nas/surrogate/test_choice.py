@@ -7,7 +7,7 @@ import numpy as np
 from nas.surrogate.choice import choose
 from nas.surrogate.encoding import Point, encode
 from nas.surrogate.gaussian import MOST_FITTED
-from nas.surrogate.told import Running, Told
+from nas.surrogate.told import Begun, Told
 
 GRID: list[Point] = [{"x": x, "y": y} for x in range(9) for y in range(9)]
 
@@ -43,7 +43,7 @@ def test_a_running_training_moves_the_next_choice_away() -> None:
     def steps(point: Point) -> float:
         return abs(float(first["x"]) - float(point["x"])) + abs(float(first["y"]) - float(point["y"]))
 
-    alone, beside = left[choose(left, START, [])], left[choose(left, START, [Running(point=first)])]
+    alone, beside = left[choose(left, START, [])], left[choose(left, START, [Begun(point=first)])]
     assert steps(alone) == 1, "as if nothing ran, the next place"
     assert steps(beside) > 1, "what runs is expected to tell of it"
 

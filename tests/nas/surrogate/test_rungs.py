@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from nas.surrogate.candidates import ANSWERS, FIDELITY, STEPS
 from nas.surrogate.rungs import ladder
-from nas.surrogate.told import Known, Told, known_of
+from nas.surrogate.told import Told, known_of
 
 RUNGS = (0.062, 0.25, 1.0)
 NETWORKS = 60
@@ -126,19 +126,19 @@ def test_tied_scores_end_no_rung(scores: tuple[float, ...], more: tuple[float, .
 
 def test_a_training_goes_on_at_once_and_then_whenever_enough_was_spent_below() -> None:
     steps = ladder((), (0.25, 1.0))
-    assert steps.due(Known()) == ()
-    assert steps.due(Known(begun=(0.25,) * 4)) == (1,)
-    assert steps.due(Known(begun=(0.25, 0.25, 1, 0.25, 0.25))) == ()
-    assert steps.due(Known(begun=(0.25, 0.25, 1, 0.25, 0.25, 0.25))) == (1,)
+    assert steps.due(()) == ()
+    assert steps.due((0.25,) * 4) == (1,)
+    assert steps.due((0.25, 0.25, 1, 0.25, 0.25)) == ()
+    assert steps.due((0.25, 0.25, 1, 0.25, 0.25, 0.25)) == (1,)
 
 
 def test_each_of_three_rungs_gets_its_share() -> None:
     steps = ladder((), RUNGS)
     first = RUNGS[:1] * 3
-    assert steps.due(Known(begun=first)) == (1, 0.25), "one can only go on to the lower of these"
-    assert steps.due(Known(begun=(*first, 0.25))) == (1,)
-    assert steps.due(Known(begun=(*first, 0.25, 1, *first))) == (0.25,)
-    assert steps.due(Known(begun=(*first, 0.25, 1, *first, 0.25, *first))) == (1, 0.25)
+    assert steps.due(first) == (1, 0.25), "one can only go on to the lower of these"
+    assert steps.due((*first, 0.25)) == (1,)
+    assert steps.due((*first, 0.25, 1, *first)) == (0.25,)
+    assert steps.due((*first, 0.25, 1, *first, 0.25, *first)) == (1, 0.25)
 
 
 def test_a_failed_short_training_costs_its_whole_rung() -> None:
@@ -151,4 +151,4 @@ def test_a_failed_short_training_costs_its_whole_rung() -> None:
         if state == TrialState.COMPLETE:
             trial.report(0.5, round(RUNGS[0] * STEPS))
         study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
-    assert known_of(study).begun == pytest.approx((RUNGS[0], RUNGS[0]), rel=0.01)
+    assert [each.fidelity for each in known_of(study).begun] == pytest.approx([RUNGS[0], RUNGS[0]], rel=0.01)
