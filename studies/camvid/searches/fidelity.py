@@ -2,10 +2,9 @@
 
     python studies/camvid/searches/fidelity.py --data camvid:~/camvid --networks FILE.yaml ... [--processes 2]
 
-trains each network from scratch for some numbers of epochs, the learning rate annealed over them, and adds a row
-per training to `fidelity.csv` beside this file: by the recipe of the searches or, with `--recipe finals`, by the one of
-whole trainings, which has larger windows and mines hard examples. What the table holds is not trained again. Whole
-trainings are in `results.csv`.
+trains each network from scratch for some numbers of epochs, the learning rate annealed over them, by one of the recipes
+of `searches.py`, and adds a row per training to `fidelity.csv` beside this file. What the table holds is not trained
+again. Whole trainings are in `results.csv`.
 """
 
 from __future__ import annotations
@@ -17,21 +16,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
+from searches import RECIPES, SIZE
+
 import space
 from nas.commands.shared.common import data_spec
 from nas.data import DataSpec, load
 from nas.latency.machine import lane
-from nas.training import load_recipe
 from nas.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 TABLE = HERE / "fidelity.csv"
-SIZE, CROP = (180, 240), (120, 160)
 HEADER = "network,seed,recipe,epochs,miou"
-RECIPES = {
-    "searches": replace(load_recipe("quick"), crop=CROP),
-    "finals": load_recipe(HERE.parent / "rivals" / "recipe.yaml"),
-}
 
 
 def main() -> None:
@@ -40,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="camvid:DIR")
     parser.add_argument("--networks", nargs="+", required=True, metavar="NAME|FILE")
     parser.add_argument("--epochs", nargs="+", type=int, default=[1, 2, 3, 6, 12])
-    parser.add_argument("--recipe", choices=RECIPES, default="searches")
+    parser.add_argument("--recipe", choices=RECIPES, default="finals")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time, of one thread each")
     asked = parser.parse_args()

@@ -1,13 +1,17 @@
 """Searches on CamVid that have the same time: ours, a random one, and Optuna's TPE under Ray's ASHA.
 
     python studies/camvid/searches/searches.py --data camvid:~/camvid --work runs/searches \
-        --method ours --budget 2.5 --seed 0 [--minutes 20] [--epochs 8]
+        --method ours --budget 2.5 --seed 0 [--minutes 45] [--epochs 12] [--recipe finals]
 
 searches at 180x240 for one thread of ONNX Runtime in the time that is given, on a machine that does nothing else, and
 keeps in `found/` beside this file, for each budget, the two networks that scored best, of those that trained longest
 inside it; a row for each goes into `found.csv`. The budgets are 2.5 and 7.5 ms, a factor of three apart, on a machine
 on which NDNet45-ende takes 4.3 ms and Fast-SCNN 4.1. README.md says how what was found is trained to the end, timed and
 compared with the published networks.
+
+Candidates are trained by the recipe of the published networks and of the finish, on windows of 144x192 with hard
+examples mined, or with `--recipe small` on windows of 120x160 without; the names of what was found then begin with
+`small-`.
 
 `ours` is `nas search --minutes` as it comes, without its warm start, which was trained on CamVid; `warm` has it;
 `random` is the same with draws alone. With several budgets, `--method together --budget 2.5 7.5`, one search answers
@@ -50,6 +54,10 @@ from space.scale import NARROWEST, bisected, scale_width
 HERE = Path(__file__).parent
 FOUND, TABLE = HERE / "found", HERE / "found.csv"
 TARGET, SIZE, CLASSES = "onnxruntime@cpu:1", (180, 240), 11
+RECIPES = {
+    "finals": load_recipe(HERE.parent / "rivals" / "recipe.yaml"),
+    "small": replace(load_recipe("quick"), crop=(120, 160)),
+}
 KEPT = 2  # networks of each search
 ENDLESS = 1000  # trials: the time ends a search
 REFERENCE = "ndnet45-ende"  # what is timed to learn what the reference network takes
@@ -76,13 +84,15 @@ def main() -> None:
     parser.add_argument("--method", choices=[*NAMES, "tpe-asha"], required=True)
     parser.add_argument("--budget", type=float, nargs="+", required=True, help="milliseconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--epochs", type=int, default=8, help="of a whole training; short ones have a quarter")
+    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--epochs", type=int, default=12, help="of a whole training; short ones have a quarter")
+    parser.add_argument("--recipe", choices=RECIPES, default="finals")
     asked = parser.parse_args()
     if asked.method == "tpe-asha" and len(asked.budget) > 1:
         parser.error("tpe-asha: expected one --budget")
     data = data_spec(asked.data, SIZE)
-    words = [asked.method, *(f"{each:g}ms" for each in asked.budget), f"{asked.epochs}epochs", f"{asked.seed}"]
+    method = asked.method if asked.recipe == "finals" else f"{asked.recipe}-{asked.method}"
+    words = [method, *(f"{each:g}ms" for each in asked.budget), f"{asked.epochs}epochs", f"{asked.seed}"]
     run = asked.work.resolve() / "-".join(words)
     if asked.method in NAMES:
         search(study(data, asked), run)
@@ -90,9 +100,7 @@ def main() -> None:
     else:
         found = list(tpe_asha(data, asked.budget[0], asked, run))
     for budget in asked.budget:
-        keep(
-            [each for each in found if each.milliseconds <= budget], f"{asked.method}-{budget:g}ms-{asked.seed}", asked
-        )
+        keep([each for each in found if each.milliseconds <= budget], f"{method}-{budget:g}ms-{asked.seed}", asked)
 
 
 def keep(found: Sequence[Found], name: str, asked: argparse.Namespace) -> None:
@@ -143,8 +151,8 @@ def study(data: DataSpec, asked: argparse.Namespace) -> Study:
 
 
 def recipe(asked: argparse.Namespace) -> Recipe:
-    """How candidates are trained: `quick`, on small windows."""
-    return replace(load_recipe("quick"), epochs=asked.epochs, crop=(120, 160), seed=asked.seed)
+    """How candidates are trained."""
+    return replace(RECIPES[asked.recipe], epochs=asked.epochs, seed=asked.seed)
 
 
 def search(asked: Study, run: Path) -> None:
