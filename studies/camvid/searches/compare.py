@@ -51,7 +51,7 @@ from space import Architecture
 RIVALS, WINNERS = HERE.parent / "rivals", HERE.parent / "winners"
 ZOO = HERE.parents[2] / "nas" / "runs" / "winners"
 SCALED = re.compile(r"scaled-(.+)-([\d.]+)ms")
-SEARCHED = re.compile(rf"({'|'.join((*NAMES, 'tpe-asha'))})-([\d.]+)ms-(\d+)-\d+")
+SEARCHED = re.compile(rf"((?:small-)?(?:{'|'.join(NAMES)})|tpe-asha)-([\d.]+)ms-(\d+)-\d+")
 OURS, PUBLISHED, SCALED_TO = "ours", "own width", "scaled"
 COLOURS = {PUBLISHED: "company", SCALED_TO: "seed", OURS: "winner", "warm": "unsure", "random": "random"}
 OTHER = "guided"
