@@ -212,16 +212,16 @@ def _first_of_others(out: Path, architecture: Architecture) -> str:
     in its first epoch; empty where there is none.
     """
     import space
-    from nas.runs.beginning import RECORD, TENSORS, beginning, is_kept
     from nas.runs.data_seen import FILE as DATA_SEEN
     from nas.runs.data_seen import data_seen
+    from nas.runs.initial_weights import RECORD, TENSORS, initial_weights, is_kept
     from nas.storage.records import find_record
     from nas.training.form import Form
     from nas.training.pretrained import Taken
 
     left: dict[str, Callable[[], object]] = {
         DATA_SEEN: lambda: data_seen(out),
-        RECORD: lambda: beginning(out),
+        RECORD: lambda: initial_weights(out),
         TENSORS: lambda: is_kept(out),
         FORM: lambda: find_record(out / FORM, "the form of a training", Form),
         PRETRAINED: lambda: find_record(out / PRETRAINED, "what a training began with", Taken),
@@ -245,10 +245,10 @@ def _held_recipe(out: Path, recipe: Recipe, *, resume: bool) -> Recipe:
     """
     from dataclasses import replace
 
-    from nas.runs.beginning import hold_to_beginning
+    from nas.runs.initial_weights import hold_to_initial_weights
 
-    beginning = hold_to_beginning(out, recipe.init, begun=resume, trained=(out / CHECKPOINT).is_file())
-    return replace(recipe, init=None if beginning is None else str(beginning))
+    kept = hold_to_initial_weights(out, recipe.init, begun=resume, trained=(out / CHECKPOINT).is_file())
+    return replace(recipe, init=None if kept is None else str(kept))
 
 
 def _hold_to_data(out: Path, spec: DataSpec, dataset: Dataset, *, resume: bool) -> None:

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from nas.runs.beginning import beginning
 from nas.runs.data_seen import data_seen
 from nas.runs.folder import RunFolder
+from nas.runs.initial_weights import initial_weights
 from nas.runs.terms import flat, runs_as, terms_of
 from space import UserError
 
@@ -54,7 +54,7 @@ def _same_budgets(first: RunFolder, other: RunFolder) -> str:
 def _asked(run: RunFolder) -> Mapping[str, object]:
     """Names and values that all runs must share."""
     study = run.study()
-    begun = beginning(run.root)
+    begun = initial_weights(run.root)
     plan = {name: value for name, value in asdict(study.search).items() if name not in CHANCE}
     return {
         "data": study.data.name,

@@ -17,9 +17,9 @@ from nas.host.words import counted
 from nas.latency.budget import Budget
 from nas.latency.record import Latency
 from nas.latency.target import Target
-from nas.runs.beginning import beginning
 from nas.runs.data_seen import data_seen
 from nas.runs.folder import EARLIER, RunFolder
+from nas.runs.initial_weights import initial_weights
 from nas.runs.terms import require_terms, terms_of
 from nas.runs.trial import Trial
 from nas.storage.files import write_text
@@ -176,7 +176,7 @@ def _require_comparable(source: RunFolder, before: Study, run: RunFolder, study:
 
 def _first_weights(run: RunFolder) -> str | None:
     """SHA-256 of the initial weights of a run's trainings; None where they begin with random weights."""
-    kept = beginning(run.root)
+    kept = initial_weights(run.root)
     return None if kept is None else kept.sha256
 
 

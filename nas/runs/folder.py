@@ -5,7 +5,7 @@ data.yaml                         fingerprint of the data that it was begun on (
 sources.yaml                      the earlier runs that it takes over, written before study.yaml (`Sources`)
 earlier.yaml                      the results taken over from them (`nas.runs.earlier`)
 warm_start.yaml                   trainings on other data that its sampler begins with (`nas.runs.warm_start`)
-init.yaml init.safetensors        the initial weights of its trainings, if any (`nas.runs.beginning`)
+init.yaml init.safetensors        the initial weights of its trainings, if any (`nas.runs.initial_weights`)
 table.yaml                        the latency table that it began with, or that there was none (`nas.runs.table`)
 unreached.yaml                    the budgets, of several, that were given up (`nas.runs.unreached`)
 finish.yaml                       the recipes tried for the finish, or its length (`nas.runs.finish_recipe`)
@@ -36,9 +36,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nas.latency.budget import Budget
-from nas.runs.beginning import RECORD, TENSORS
 from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import data_root
+from nas.runs.initial_weights import RECORD, TENSORS
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Phase, Progress, Timed, Trial, read_progress, read_trial
 from nas.storage.files import expanded, read_text, write_text

@@ -25,7 +25,7 @@ from space import UserError, strict
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """The settings that no record of a candidate contains. The recipe's seed does not matter for comparisons, and its
-    initial weights have a record of their own (`nas.runs.beginning`): both are left at their defaults.
+    initial weights have a record of their own (`nas.runs.initial_weights`): both are left at their defaults.
     """
 
     recipe: Recipe

@@ -16,11 +16,11 @@ import space
 from nas.latency import runtimes
 from nas.latency.target import Target
 from nas.runs import zoo
-from nas.runs.beginning import RECORD, TENSORS
 from nas.runs.certificate import CERTIFICATE, MODEL, Certificate, read_certificate
 from nas.runs.data_seen import FILE as DATA_SEEN
 from nas.runs.data_seen import DataSeen
 from nas.runs.folder import STUDY, TRIALS, WINNER, WINNERS, RunFolder
+from nas.runs.initial_weights import RECORD, TENSORS
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS, Labelling, read_labelling
 from nas.runs.trial import PROGRESS
 from nas.storage.records import cached_record

@@ -28,13 +28,13 @@ from nas.latency.machine import lane
 from nas.latency.meter import Measures
 from nas.latency.record import Latency
 from nas.latency.runtimes import require_one
-from nas.runs.beginning import hold_to_beginning
 from nas.runs.certificate import Certificate
 from nas.runs.consistency import require_consistent
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import not_taken_over, read_earlier, take_over
 from nas.runs.folder import TERMS, RunFolder
 from nas.runs.gathering import gather_winners
+from nas.runs.initial_weights import hold_to_initial_weights
 from nas.runs.spent import Stopwatch
 from nas.runs.table import hold_to_table
 from nas.runs.terms import keep_terms, require_terms
@@ -170,7 +170,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):
         findings = check(dataset, guard=guard, count=console.progress.count)
-    hold_to_beginning(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
+    hold_to_initial_weights(run.root, study.recipe.init, begun=True, trained=bool(run.trials()))
     hold_to_data(run.root, findings.fingerprint, root=study.data.root, begun=bool(run.trials()))
     if not study.target:
         target = default_target()

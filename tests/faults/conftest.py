@@ -27,12 +27,12 @@ from nas.report.precisions import LowerPrecision
 from nas.report.standings import Standing, TrialSummary
 from nas.report.summary import Summary
 from nas.report.winners import LatencySummary, Winner
-from nas.runs.beginning import Beginning
 from nas.runs.certificate import Certificate
 from nas.runs.data_seen import DataSeen
 from nas.runs.earlier import Earlier, EarlierTrial
 from nas.runs.finish_recipe import FinishRecipe, Tried
 from nas.runs.folder import Order, Sources
+from nas.runs.initial_weights import InitialWeights
 from nas.runs.spent import Spent
 from nas.runs.table import BegunWith
 from nas.runs.terms import Terms
@@ -109,7 +109,7 @@ KINDS: Mapping[str, Any] = {
     "certificate": CERTIFICATE,
     "form of a training": Form(device="cpu", precision="fp32", layout="channels_last"),
     "what a training began with": Taken(layers=("conv1",), fresh=("conv2",), unused=("fc",), reason="no conv2: none"),
-    "where the first weights came from": Beginning(file="resnet18.pth", sha256="00" * 32),
+    "where the first weights came from": InitialWeights(file="resnet18.pth", sha256="00" * 32),
     "budgets that were given up": AllUnreached(
         budgets=(Unreached(budget="1ms", reason="nothing is inside", searched=True, number=3, repeats=2),)
     ),

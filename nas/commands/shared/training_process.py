@@ -49,9 +49,9 @@ def work(job: Job, share: Share) -> None:
     from functools import partial
 
     from nas.latency.machine import lane
-    from nas.runs.beginning import kept_tensors
     from nas.runs.epochs import go_on, held_form
     from nas.runs.events import event_files
+    from nas.runs.initial_weights import kept_tensors
     from nas.terminal import ProgressLine
     from nas.training.together import meet
     from nas.training.trainer import Trainer

@@ -60,7 +60,7 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
             search_alg=feed,
             scheduler=Scheduler(feed),
             stop=Halt(feed),
-            callbacks=[Beginning(feed), *loggers_of(search)],
+            callbacks=[StartCallback(feed), *loggers_of(search)],
             num_samples=-1,
             resources_per_trial={"cpu": search.workers.threads, "gpu": search.workers.gpu_share},
             max_concurrent_trials=search.workers.concurrent,
@@ -227,8 +227,8 @@ class Scheduler(FIFOScheduler):
         trial.max_failures = self._feed.on_death(trial.trial_id, messages.rpartition(FAILURE)[2])
 
 
-class Beginning(Callback):
-    """Notifies the feed when a training begins."""
+class StartCallback(Callback):
+    """Notifies the feed when Ray starts a training."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed

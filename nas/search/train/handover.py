@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.runs.beginning import kept_tensors
 from nas.runs.folder import RunFolder
+from nas.runs.initial_weights import kept_tensors
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS, Labelling, metadata
 from nas.runs.trial import Phase, Trial
 from nas.study import Study

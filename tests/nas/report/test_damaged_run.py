@@ -15,10 +15,10 @@ from nas.latency.budget import Budget
 from nas.latency.estimates.table import LatencyTable
 from nas.report import summarize
 from nas.report.page import write_report
-from nas.runs.beginning import Beginning, beginning
 from nas.runs.data_seen import DataSeen, data_seen
 from nas.runs.earlier import Earlier, EarlierTrial, read_earlier
 from nas.runs.folder import Order, RunFolder, Sources
+from nas.runs.initial_weights import InitialWeights, initial_weights
 from nas.runs.table import BegunWith, hold_to_table
 from nas.runs.trained import load_trained
 from nas.runs.unreached import ask_again, reachable, unreached
@@ -86,7 +86,7 @@ OF_RUN: Mapping[str, tuple[object, Callable[[RunFolder], object]]] = {
         ),
         lambda run: data_seen(run.root),
     ),
-    "init.yaml": (Beginning(file="resnet18.pth", sha256="00" * 32), lambda run: beginning(run.root)),
+    "init.yaml": (InitialWeights(file="resnet18.pth", sha256="00" * 32), lambda run: initial_weights(run.root)),
 }
 """What else a run keeps of its beginning, and what reads it."""
 

@@ -13,8 +13,8 @@ import torch
 import space
 from nas.data import DataSpec
 from nas.latency.record import Latency
-from nas.runs.beginning import hold_to_beginning
 from nas.runs.folder import RunFolder
+from nas.runs.initial_weights import hold_to_initial_weights
 from nas.runs.trial import Trial
 from nas.study import built_in_study
 from space import UserError
@@ -103,7 +103,7 @@ def test_a_study_can_be_withdrawn_only_before_the_first_trial(run: RunFolder, tm
     (run.trial_path(TRIAL) / "trial.yaml").unlink()
     init = tmp_path / "init.pth"
     torch.save({"stem.conv.weight": torch.zeros(1)}, init)
-    hold_to_beginning(run.root, str(init), begun=False, trained=False)
+    hold_to_initial_weights(run.root, str(init), begun=False, trained=False)
     assert {file.name for file in run.root.iterdir()} >= {"init.yaml", "init.safetensors"}
     run.withdraw()
     assert list(run.root.iterdir()) == []
@@ -114,5 +114,5 @@ def test_unusable_initial_weights_are_refused_before_the_run_keeps_them(run: Run
     torch.save({"nobody.weight": torch.zeros(1)}, init)
     before = list(run.root.iterdir())
     with pytest.raises(UserError, match="rename the tensors"):
-        hold_to_beginning(run.root, str(init), begun=False, trained=False)
+        hold_to_initial_weights(run.root, str(init), begun=False, trained=False)
     assert list(run.root.iterdir()) == before

@@ -16,10 +16,10 @@ from nas.data import DataSpec
 from nas.data.fingerprint import Fingerprint
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
-from nas.runs.beginning import hold_to_beginning
 from nas.runs.data_seen import hold_to_data
 from nas.runs.earlier import MOST_FIDELITY, Earlier, not_taken_over, read_earlier, take_over, write_earlier
 from nas.runs.folder import EARLIER, RunFolder
+from nas.runs.initial_weights import hold_to_initial_weights
 from nas.runs.trial import Epoch, Rung, append_epoch, forget_epochs
 from nas.search.measure.remembered import RememberedTiming
 from nas.search.propose.candidates import sampler_of
@@ -325,11 +325,11 @@ def test_initial_weights_are_compared_by_content_and_not_by_file_name(earlier: R
         files[place] = tmp_path / place / "w.pth"
         files[place].parent.mkdir()
         torch.save({"stem.weight": torch.tensor([value])}, files[place])
-    hold_to_beginning(source.root, str(files["here"]), begun=True, trained=False)
+    hold_to_initial_weights(source.root, str(files["here"]), begun=True, trained=False)
     for place, file in (*files.items(), ("none", None)):
         init = None if file is None else str(file)
         run = RunFolder.create(tmp_path / "new" / place, replace(ASKED, recipe=replace(ASKED.recipe, init=init)))
-        hold_to_beginning(run.root, init, begun=True, trained=False)
+        hold_to_initial_weights(run.root, init, begun=True, trained=False)
         if place in ("here", "elsewhere"):
             assert take_over(run, run.study(), SEEN, [source])
         else:

@@ -21,7 +21,7 @@ from nas.runs.trial import Epoch, append_epoch
 from nas.search.cluster import nodes, waiting
 from nas.search.search import Candidate, Search
 from nas.search.train import under_way
-from nas.search.train.executor import MOST_RESTARTS, Beginning, Feed, Halt, Jobs, Scheduler
+from nas.search.train.executor import MOST_RESTARTS, Feed, Halt, Jobs, Scheduler, StartCallback
 from nas.search.train.job import Job, Try
 from nas.search.train.trial_runner import LAST_WORDS
 from nas.search.train.under_way import MOST_REPORTED, WORDS, UnderWay, kept_in
@@ -104,7 +104,7 @@ def test_the_reason_for_waiting_is_printed_once_before_the_first_training(
     assert re.search(r"there are \d+ here, with a load of \d+\.\d; it begins sooner if less else runs\n", said)
     assert "ray" not in said.lower(), "nobody can look into a Ray of our own"
     feed, _ = feed_of()
-    Beginning(feed).on_trial_start(0, [], None)
+    StartCallback(feed).on_trial_start(0, [], None)
     Halt(feed).stop_all()
     assert "wait" not in capsys.readouterr().out
 
@@ -190,7 +190,7 @@ def cluster(search: Search, job: Job, monkeypatch: pytest.MonkeyPatch) -> tuple[
     )
     feed = Feed(replace(search, workers=workers), jobs)
     feed.suggest("a")
-    Beginning(feed).on_trial_start(0, [], None)
+    StartCallback(feed).on_trial_start(0, [], None)
     assert not Halt(feed).stop_all(), "nothing is lost"
     return feed, ended, alive
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from nas.data import Dataset, DataSpec, load
 from nas.latency.record import Latency
 from nas.report.summary import summarize
-from nas.runs.beginning import hold_to_beginning
 from nas.runs.epochs import commit_epoch, go_on
 from nas.runs.folder import RunFolder
+from nas.runs.initial_weights import hold_to_initial_weights
 from nas.runs.labelling import TRAINED_WEIGHTS, WEIGHTS
 from nas.runs.trial import Trial, forget_epochs, read_progress
 from nas.search.console import Console
@@ -138,9 +138,9 @@ def test_pretrained_weights_are_kept_in_the_run_for_every_candidate(run, dataset
     study = replace(study, recipe=replace(RECIPE, init=str(file)))
     run.write_study(study)
     assert run.study().recipe.init == str(file)
-    hold_to_beginning(run.root, study.recipe.init, begun=True, trained=False)
+    hold_to_initial_weights(run.root, study.recipe.init, begun=True, trained=False)
     file.unlink()
-    assert hold_to_beginning(run.root, study.recipe.init, begun=True, trained=True) is not None
+    assert hold_to_initial_weights(run.root, study.recipe.init, begun=True, trained=True) is not None
     assert pretrained_weights(run, study, "finish") is None
     init = pretrained_weights(run, study, "search")
     trainer = Trainer(architecture, dataset, study.recipe, init=init, threads=1)

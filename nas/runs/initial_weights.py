@@ -21,8 +21,8 @@ DIGEST = "sha256_of_file"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """The file that initial weights came from."""
+class InitialWeights:
+    """Name and digest of the file that initial weights came from."""
 
     file: str
     """Name of the file, without folders."""
@@ -32,7 +32,7 @@ class Beginning:
         return f"{self.file} (SHA-256 {self.sha256})"
 
 
-def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: bool) -> Beginning | None:
+def hold_to_initial_weights(folder: Path, given: str | None, *, begun: bool, trained: bool) -> InitialWeights | None:
     """Copy the initial weights in the file `given` into a folder, with a record of the file; None where none is given.
     Where the training or run in the folder has `begun`, the file must hold the weights kept there, and those are used
     where none is given. Where something is `trained` already, weights cannot be added.
@@ -40,7 +40,7 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
     Raises: UserError when the file cannot be read, when no network can start from it, when it is the kept copy itself,
     and when it differs from the one that the folder was begun with.
     """
-    kept = beginning(folder) if begun else None
+    kept = initial_weights(folder) if begun else None
     if given is None:
         if not begun:
             for name in (RECORD, TENSORS):  # left by another training that was interrupted in its first epoch
@@ -60,7 +60,7 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
     if kept is None and file.resolve() == (folder / TENSORS).resolve():
         raise UserError(f"init: expected weights from outside {folder}, got {given}; give another --out")
     with file.open("rb") as content:
-        found = Beginning(file=file.name, sha256=hashlib.file_digest(content, "sha256").hexdigest())
+        found = InitialWeights(file=file.name, sha256=hashlib.file_digest(content, "sha256").hexdigest())
     if kept is not None:
         if kept.sha256 != found.sha256:
             raise UserError(
@@ -77,7 +77,7 @@ def hold_to_beginning(folder: Path, given: str | None, *, begun: bool, trained: 
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether a folder's file named like kept initial weights was written by `hold_to_beginning`.
+    """Whether a folder's file named like kept initial weights was written by `hold_to_initial_weights`.
 
     Raises: UserError when there is no such file, or it is of another kind or damaged.
     """
@@ -96,9 +96,9 @@ def kept_tensors(folder: Path) -> dict[str, Tensor]:
     return load_weights(folder / TENSORS)
 
 
-def beginning(folder: Path) -> Beginning | None:
+def initial_weights(folder: Path) -> InitialWeights | None:
     """Where the initial weights kept in a folder came from; None where there are none.
 
     Raises: UserError when the record is damaged.
     """
-    return find_record(folder / RECORD, "a record of where the initial weights came from", Beginning)
+    return find_record(folder / RECORD, "a record of where the initial weights came from", InitialWeights)
