@@ -24,12 +24,11 @@ from space.choices import Choice, Genotype
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A trained network of a table."""
+class ScoredGenotype:
+    """A trained network of a table: its score, and its choices in the space that is searched by default."""
 
     miou: float
     genotype: Mapping[str, Choice]
-    """Its choices in the space that is searched by default."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.miou <= 1:
@@ -42,7 +41,7 @@ class Table:
 
     trained_on: str
     """Their data, in words."""
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[ScoredGenotype, ...]  # the key in files that runs keep
 
     def __post_init__(self) -> None:
         if not self.evaluations:

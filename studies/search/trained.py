@@ -371,8 +371,8 @@ def warm_start(tables: Sequence[Path], until: int) -> str:
         lines += ["- trained_on: CamVid", "  evaluations:"]
         for row in rows:
             if score := row[f"miou_{until}"]:
-                evaluation = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}
-                lines.append(f"  - {json.dumps(evaluation)}")
+                network = {"miou": round(float(score) / 100, 4), "genotype": dict(genotype_of(row))}
+                lines.append(f"  - {json.dumps(network)}")
     return "\n".join(lines) + "\n"
 
 

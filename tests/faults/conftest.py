@@ -39,7 +39,7 @@ from nas.runs.terms import Terms
 from nas.runs.trained import ScoreCard
 from nas.runs.trial import Epoch, Measured, Pretrained, Progress, Rung, Timed, Trial
 from nas.runs.unreached import AllUnreached, Unreached
-from nas.runs.warm_start import Evaluation, Table, WarmStart
+from nas.runs.warm_start import ScoredGenotype, Table, WarmStart
 from nas.study import SearchPlan, Study
 from nas.training import Scores, Variant, load_recipe
 from nas.training.form import Form
@@ -129,7 +129,7 @@ KINDS: Mapping[str, Any] = {
         tables=(
             Table(
                 trained_on="streets: of 'one' town",
-                evaluations=(Evaluation(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),),
+                evaluations=(ScoredGenotype(miou=0.3, genotype={"block": "sep", "width": 16, "bias": False}),),
             ),
         ),
     ),

@@ -69,9 +69,9 @@ class Guidance:
             self._budget_key(budget.milliseconds),
         )
 
-    def warm_start(self, evaluations: Iterable[tuple[Genotype, float]]) -> None:
+    def warm_start(self, scored: Iterable[tuple[Genotype, float]]) -> None:
         """Pass on scores of networks on other data, as differences to their median, before any results of this run."""
-        for genotype, score in evaluations:
+        for genotype, score in scored:
             self._sampler.warm_start(genotype, score, self._budget_key(self._budgets.largest.milliseconds))
 
     def replay(self, trials: Sequence[Trial], given_up: Mapping[Budget, Unreached]) -> None:

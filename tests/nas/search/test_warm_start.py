@@ -1,4 +1,4 @@
-"""The warm start of a search: evaluations of networks that were trained on other data."""
+"""The warm start of a search: scores of networks that were trained on other data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nas import samplers
 from nas.data import DataSpec
 from nas.latency.meter import Measures
 from nas.runs.folder import WARM_START, RunFolder
-from nas.runs.warm_start import Evaluation, Table, WarmStart, keep_warm_start, read_warm_start, shipped_text
+from nas.runs.warm_start import ScoredGenotype, Table, WarmStart, keep_warm_start, read_warm_start, shipped_text
 from nas.search.propose.proposals import Proposals
 from nas.search.propose.sampler import Outcome, Sampler
 from nas.search.search import Search
@@ -62,12 +62,12 @@ def proposed(
     return propose
 
 
-def evaluations(better: str, count: int = 12, level: float = 0.3, seed: int = 3) -> WarmStart:
-    """Evaluations of networks drawn at random; those of one block score more."""
+def warm_start_of(better: str, count: int = 12, level: float = 0.3, seed: int = 3) -> WarmStart:
+    """Scores of networks drawn at random; those of one block score more."""
     rng = random.Random(seed)
     genotypes = [drawn(ASKED.architectures(), rng) for _ in range(count)]
     scored = [
-        Evaluation(miou=level + 0.2 * (each["block"] == better) + rng.uniform(0, 0.02), genotype=each)
+        ScoredGenotype(miou=level + 0.2 * (each["block"] == better) + rng.uniform(0, 0.02), genotype=each)
         for each in genotypes
     ]
     return WarmStart(tables=(Table(trained_on="streets", evaluations=tuple(scored)),))
@@ -89,7 +89,7 @@ def shipped() -> WarmStart:
     return strict.parse(shipped_text(), WarmStart, WARM_START)
 
 
-def test_all_evaluations_of_the_package_are_inside_the_searched_space(shipped: WarmStart) -> None:
+def test_all_networks_of_the_package_are_inside_the_searched_space(shipped: WarmStart) -> None:
     assert shipped.count >= 40
     found = shipped.inside(Space(ranges=searched(), size=SIZE))
     assert len(found) == shipped.count
@@ -97,7 +97,7 @@ def test_all_evaluations_of_the_package_are_inside_the_searched_space(shipped: W
         assert {genotype.get(axis) for genotype, _ in found} > {newer}, "the newer families are among them"
 
 
-def test_the_evaluations_of_the_package_are_those_of_the_study(shipped: WarmStart) -> None:
+def test_the_networks_of_the_package_are_those_of_the_study(shipped: WarmStart) -> None:
     with TABLE.open(newline="", encoding="utf-8") as file:
         scores = [float(row["miou_4"]) for row in csv.DictReader(file) if row["miou_4"]]
     assert [100 * each.miou for table in shipped.tables for each in table.evaluations] == pytest.approx(scores)
@@ -105,7 +105,7 @@ def test_the_evaluations_of_the_package_are_those_of_the_study(shipped: WarmStar
 
 @pytest.mark.share(3)
 @pytest.mark.parametrize("axis", ["head.shuffle", "rep", "norm_momentum"])
-def test_an_opened_axis_has_its_usual_value_in_all_evaluations_of_the_package(shipped: WarmStart, axis: str) -> None:
+def test_an_opened_axis_has_its_usual_value_in_all_networks_of_the_package(shipped: WarmStart, axis: str) -> None:
     (usual,) = searched()[axis]
     other = next(each for each in ranges()[axis] if each != usual)
     opened = Space(ranges={**searched(), axis: (other, usual)}, size=SIZE)
@@ -121,11 +121,11 @@ def test_an_opened_axis_has_its_usual_value_in_all_evaluations_of_the_package(sh
 def test_networks_that_scored_well_on_other_data_are_proposed_first(
     proposed: Callable[[WarmStart], list[Genotype]], better: str
 ) -> None:
-    assert [each["block"] for each in proposed(evaluations(better))] == [better] * PLAN.guided_trials
+    assert [each["block"] for each in proposed(warm_start_of(better))] == [better] * PLAN.guided_trials
 
 
-def test_evaluations_outside_a_narrow_space_are_left_out() -> None:
-    every = evaluations("sep")
+def test_networks_outside_a_narrow_space_are_left_out() -> None:
+    every = warm_start_of("sep")
     narrow = replace(ASKED, space={**ASKED.space, "block": ("sep",)}).architectures()
     (table,) = every.tables
     inside = [each.miou for each in table.evaluations if each.genotype["block"] == "sep"]
@@ -136,7 +136,7 @@ def test_evaluations_outside_a_narrow_space_are_left_out() -> None:
 
 def test_higher_scores_of_an_easier_table_make_its_networks_no_better() -> None:
     """In the easier table the worse block scores more than the better block in the other table."""
-    hard, easy = evaluations("sep").tables[0], evaluations("sep", level=0.7, seed=4).tables[0]
+    hard, easy = warm_start_of("sep").tables[0], warm_start_of("sep", level=0.7, seed=4).tables[0]
     worst = min(each.miou for each in easy.evaluations)
     assert worst > max(each.miou for each in hard.evaluations)
     found = WarmStart(tables=(hard, easy)).inside(ASKED.architectures())
@@ -145,7 +145,7 @@ def test_higher_scores_of_an_easier_table_make_its_networks_no_better() -> None:
     assert max(scores["nonbt"]) < min(scores["sep"])
 
 
-def test_a_run_keeps_the_evaluations_that_it_began_with(tmp_path: Path) -> None:
+def test_a_run_keeps_the_networks_that_it_began_with(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", ASKED)
     assert read_warm_start(run) == WarmStart()  # a run that an earlier version began
     keep_warm_start(run, ASKED)
