@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nas.commands.shared import common, ending, output
 from nas.runs.labelling import ARCHITECTURE, WEIGHTS
-from nas.runs.trained import CHECKPOINT, FORM, OF_A_TRAINING, PRETRAINED
+from nas.runs.trained import CHECKPOINT, COMPUTE_MODE, OF_A_TRAINING, PRETRAINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -132,7 +132,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
         if options.resume and not (out / CHECKPOINT).is_file():
             common.say(f"nothing to go on from in {out}: the training begins")
         if not options.resume:
-            (out / FORM).unlink(missing_ok=True)  # left by a training that ended in its first epoch
+            (out / COMPUTE_MODE).unlink(missing_ok=True)  # left by a training that ended in its first epoch
         job = Job(
             name=options.architecture,
             architecture=architecture,
@@ -216,14 +216,14 @@ def _first_of_others(out: Path, architecture: Architecture) -> str:
     from nas.runs.data_seen import data_seen
     from nas.runs.initial_weights import RECORD, TENSORS, initial_weights, is_kept
     from nas.storage.records import find_record
-    from nas.training.form import Form
+    from nas.training.compute_mode import ComputeMode
     from nas.training.pretrained import Taken
 
     left: dict[str, Callable[[], object]] = {
         DATA_SEEN: lambda: data_seen(out),
         RECORD: lambda: initial_weights(out),
         TENSORS: lambda: is_kept(out),
-        FORM: lambda: find_record(out / FORM, "the form of a training", Form),
+        COMPUTE_MODE: lambda: find_record(out / COMPUTE_MODE, "the compute mode of a training", ComputeMode),
         PRETRAINED: lambda: find_record(out / PRETRAINED, "what a training began with", Taken),
         ARCHITECTURE: lambda: space.load(out / ARCHITECTURE) == architecture,
     }

@@ -14,13 +14,13 @@ import torch
 from nas.data import Dataset
 from nas.data.share import WHOLE, Share
 from nas.errors import DamagedError
-from nas.runs.trained import CHECKPOINT, FORM, PRETRAINED
+from nas.runs.trained import CHECKPOINT, COMPUTE_MODE, PRETRAINED
 from nas.runs.trial import Epoch, Pretrained, append_epoch, forget_epochs, read_progress
 from nas.storage.files import write_text
 from nas.storage.records import read_record
 from nas.training.batch_loop import Guard
-from nas.training.form import Form, device_of
-from nas.training.probe import fastest_form
+from nas.training.compute_mode import ComputeMode, device_of
+from nas.training.probe import fastest_mode
 from nas.training.recipe import Recipe
 from nas.training.room import require_room
 from nas.training.scores import EpochReport
@@ -29,7 +29,7 @@ from nas.training.trainer import Trainer
 from space import Architecture, strict
 
 
-def held_form(
+def held_mode(
     folder: Path,
     architecture: Architecture,
     dataset: Dataset,
@@ -39,19 +39,19 @@ def held_form(
     threads: int,
     guard: Guard,
     said: Callable[[str], None] | None = None,
-) -> Form | None:
-    """The form (precision and memory layout) that the training in a folder computes in. It is found by a probe before
-    the first step and kept, so that a resumed training computes the same bits. None, for the default form, where the
-    recipe asks for no probe. `threads`: torch threads of the whole process. `said` is called when a probe begins.
+) -> ComputeMode | None:
+    """The compute mode (precision and memory layout) of the training in a folder. It is found by a probe before the
+    first step and kept, so that a resumed training computes the same bits. None, for the usual mode, where the recipe
+    asks for no probe. `threads`: torch threads of the whole process. `said` is called when a probe begins.
 
-    Raises: UserError when the device is not there, or the record of the form is damaged; ArchitectureError when
+    Raises: UserError when the device is not there, or the record of the mode is damaged; ArchitectureError when
     training needs more memory than there is.
     """
     if not recipe.probe:
         return None
-    file = folder / FORM
+    file = folder / COMPUTE_MODE
     if file.is_file():
-        kept = read_record(file, "the form of a training", Form)
+        kept = read_record(file, "the compute mode of a training", ComputeMode)
         if kept.device == device_of(device).type:  # the folder may have been moved
             return kept
     # A probe takes whole training steps, and no trainer has checked yet whether there is memory for one.
@@ -60,7 +60,7 @@ def held_form(
     if said is not None:
         said("probes precisions and memory layouts with a few steps of each")
     torch.set_num_threads(threads)
-    found = fastest_form(architecture, recipe, dataset.size, dataset.num_classes, device=device, guard=guard)
+    found = fastest_mode(architecture, recipe, dataset.size, dataset.num_classes, device=device, guard=guard)
     write_text(file, strict.dump(found))
     return found
 

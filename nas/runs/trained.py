@@ -38,9 +38,20 @@ CHECKPOINT = "checkpoint.pt"
 """State of a training, from which it can be resumed."""
 PRETRAINED = "pretrained.yaml"
 """Beside a training with pretrained weights: the names of all layers and tensors that used them, and of the others."""
-FORM = "form.yaml"
-"""The form (precision and memory layout) of a training, where a probe has chosen it."""
-OF_A_TRAINING = (DATA_SEEN, RECORD, TENSORS, FORM, PRETRAINED, ARCHITECTURE, CHECKPOINT, PROGRESS, SCORES, WEIGHTS)
+COMPUTE_MODE = "form.yaml"  # an earlier name; folders of trainings have it
+"""The compute mode (precision and memory layout) of a training, where a probe has chosen it."""
+OF_A_TRAINING = (
+    DATA_SEEN,
+    RECORD,
+    TENSORS,
+    COMPUTE_MODE,
+    PRETRAINED,
+    ARCHITECTURE,
+    CHECKPOINT,
+    PROGRESS,
+    SCORES,
+    WEIGHTS,
+)
 """Everything that `nas train` writes in its folder, apart from logs."""
 
 

@@ -1,4 +1,4 @@
-"""Timing a few training steps, to find how long they take on a device and in which form they are fastest."""
+"""Timing a few training steps, to find how long they take on a device and in which compute mode they are fastest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import torch
 
 from nas.training.batch_loop import Guard
-from nas.training.form import Form, device_of, forms_of, usual_form
+from nas.training.compute_mode import ComputeMode, device_of, modes_of, usual_mode
 from nas.training.recipe import Recipe
 from nas.training.step import Step
 from space import Architecture
@@ -18,10 +18,10 @@ from space.network import Network, lone_values_kept
 ROUNDS = 4  # the first warms up
 MOST_SECONDS = 20.0  # no further round begins after this
 WORTH = 0.97
-"""A form replaces the usual one if its steps take at most this share of the usual form's time."""
+"""A compute mode replaces the usual one if its steps take at most this share of the usual mode's time."""
 
 
-def fastest_form(
+def fastest_mode(
     architecture: Architecture,
     recipe: Recipe,
     size: tuple[int, int],
@@ -29,12 +29,12 @@ def fastest_form(
     *,
     device: str = "cpu",
     guard: Guard = nullcontext,
-) -> Form:
-    """The form whose training steps are fastest here, among those that the device supports in hardware: the usual one
-    unless another is clearly faster.
+) -> ComputeMode:
+    """The compute mode whose training steps are fastest here, among those that the device supports in hardware: the
+    usual one unless another is clearly faster.
 
-    The forms take steps in turns, on random pictures with the recipe's batch and crop of `size`, each step inside a
-    `guard()`; the shortest step of each form counts. Nothing is drawn from, or left in, torch's global random state.
+    The modes take steps in turns, on random pictures with the recipe's batch and crop of `size`, each step inside a
+    `guard()`; the shortest step of each mode counts. Nothing is drawn from, or left in, torch's global random state.
 
     Raises: UserError when the device is not there.
     """
@@ -50,8 +50,8 @@ def step_seconds(
     device: str = "cpu",
     guard: Guard = nullcontext,
 ) -> float:
-    """Duration in seconds of a training step by the recipe, in the form that the training would choose, measured as in
-    `fastest_form`.
+    """Duration in seconds of a training step by the recipe, in the mode that the training would choose, measured as in
+    `fastest_mode`.
 
     Raises: UserError when the device is not there.
     """
@@ -59,10 +59,10 @@ def step_seconds(
     return seconds[_fastest(seconds)]
 
 
-def _fastest(seconds: dict[Form, float]) -> Form:
-    """The form to choose by the duration of its steps; the first one is the usual form."""
+def _fastest(seconds: dict[ComputeMode, float]) -> ComputeMode:
+    """The mode to choose by the duration of its steps; the first one is the usual mode."""
     usual, *others = seconds
-    fastest = min(others, key=lambda form: seconds[form], default=usual)
+    fastest = min(others, key=lambda mode: seconds[mode], default=usual)
     return fastest if seconds[fastest] <= WORTH * seconds[usual] else usual
 
 
@@ -75,40 +75,40 @@ def _tried(
     guard: Guard,
     *,
     every: bool,
-) -> dict[Form, float]:
-    """The shortest step in the usual form and, with `every`, in all others that the device supports."""
+) -> dict[ComputeMode, float]:
+    """The shortest step in the usual mode and, with `every`, in all others that the device supports."""
     on = device_of(device)
     with torch.random.fork_rng(devices=[on] if on.type == "cuda" else []):  # dropout draws on the device
         torch.manual_seed(0)
         network = architecture.build(num_classes, auxiliary=True, training_form=True).train()
         images = torch.randn(recipe.batch_size, 3, *recipe.crop_of(size)).to(on)
         labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop_of(size))).to(on)
-        forms = forms_of(network, on, recipe) if every else (usual_form(network, on, recipe),)
-        return _seconds(network, forms, recipe, images, labels, guard)
+        modes = modes_of(network, on, recipe) if every else (usual_mode(network, on, recipe),)
+        return _seconds(network, modes, recipe, images, labels, guard)
 
 
 def _seconds(
     network: Network,
-    forms: tuple[Form, ...],
+    modes: tuple[ComputeMode, ...],
     recipe: Recipe,
     images: torch.Tensor,
     labels: torch.Tensor,
     guard: Guard,
-) -> dict[Form, float]:
-    """The shortest step of each form."""
+) -> dict[ComputeMode, float]:
+    """The shortest step of each mode."""
     steps = {}
-    for form in forms:
-        own = copy.deepcopy(network).to(images.device, memory_format=form.memory_format)  # type: ignore[call-overload]
-        steps[form] = (own, Step(own, recipe, form, images.device))
-    best = dict.fromkeys(forms, float("inf"))
+    for mode in modes:
+        own = copy.deepcopy(network).to(images.device, memory_format=mode.memory_format)  # type: ignore[call-overload]
+        steps[mode] = (own, Step(own, recipe, mode, images.device))
+    best = dict.fromkeys(modes, float("inf"))
     began = time.perf_counter()
     for number in range(ROUNDS):
-        for form, (own, step) in steps.items():
+        for mode, (own, step) in steps.items():
             with guard(), lone_values_kept(own):
                 start = time.perf_counter()
                 float(step.take(images, labels, 0, 1))  # waits for the GPU
                 took = time.perf_counter() - start
-            best[form] = min(best[form], took) if number else best[form]
+            best[mode] = min(best[mode], took) if number else best[mode]
         if number and time.perf_counter() - began > MOST_SECONDS:
             break
     return best

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from nas.data.share import WHOLE, Share
 from nas.training.boundary import boundary_weights
+from nas.training.compute_mode import ComputeMode
 from nas.training.encoder_stage import EncoderModel
 from nas.training.fake_quantization import FakeQuantized
-from nas.training.form import Form
 from nas.training.loss import distillation_loss, hardest, labels_at, total_loss
 from nas.training.optimisation import learning_rate, make_optimizer, parameter_groups
 from nas.training.recipe import Recipe
@@ -28,7 +28,7 @@ class Step:
         self,
         model: Model,
         recipe: Recipe,
-        form: Form,
+        mode: ComputeMode,
         device: torch.device,
         *,
         class_weights: Tensor | None = None,
@@ -38,7 +38,7 @@ class Step:
     ) -> None:
         """Make the optimiser; no step is taken yet.
 
-        - `model`: the model, on the device and in the form's layout.
+        - `model`: the model, on the device and in the layout of `mode`.
         - `class_weights`: weights of the classes in the loss, (C,).
         - `teacher`: a network whose logits are imitated.
         - `pretrained`: parameters that started from pretrained weights.
@@ -46,14 +46,14 @@ class Step:
         """
         self._model = model
         self._recipe = recipe
-        self._form = form
+        self._mode = mode
         self._device = device
         self._class_weights = class_weights
         self._teacher = teacher
         self._share = share
         self._groups = parameter_groups(model, recipe, pretrained)
         self.optimizer = make_optimizer(self._groups, recipe)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=form.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=mode.precision == "fp16")
         self.learning_rate = recipe.learning_rate
         """Learning rate of the last step, for layers that start at random."""
 
@@ -68,7 +68,7 @@ class Step:
         for group, options in zip(self._groups, self.optimizer.param_groups, strict=True):
             options["lr"] = learning_rate(recipe, step, steps, group.rate_share)
         self.optimizer.zero_grad(set_to_none=True)
-        images = images.to(self._device).contiguous(memory_format=self._form.memory_format)
+        images = images.to(self._device).contiguous(memory_format=self._mode.memory_format)
         loss = self._loss(images, labels.to(self._device))
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         mean_loss = average_gradients(self._model.parameters(), loss.detach(), self._share)
@@ -110,5 +110,5 @@ class Step:
         return labels if probability is None else hardest(logits, labels, probability, self._recipe.ohem_share)
 
     def _precision(self) -> torch.autocast:
-        kind = self._form.autocast_type
+        kind = self._mode.autocast_type
         return torch.autocast(self._device.type, dtype=kind, enabled=kind is not None)

@@ -23,10 +23,10 @@ from nas.training.averaging import Average
 from nas.training.batch_loop import TOGETHER, Count, Guard, guarded, uncounted
 from nas.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.training.classes import LabelledClasses
+from nas.training.compute_mode import ComputeMode, device_of, usual_mode
 from nas.training.encoder_stage import EncoderModel
 from nas.training.evaluation import evaluate_batches
 from nas.training.fake_quantization import FakeQuantized
-from nas.training.form import Form, device_of, usual_form
 from nas.training.loaders import make_loaders
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
@@ -63,7 +63,7 @@ class Trainer:
         teacher: nn.Module | None = None,
         grid: Grid | None = None,
         rungs: Sequence[int] = (),
-        form: Form | None = None,
+        compute_mode: ComputeMode | None = None,
         guard: Guard = nullcontext,
         count: Count = uncounted,
         share: Share = WHOLE,
@@ -77,7 +77,7 @@ class Trainer:
         - `teacher`: trained network, moved to `device`, whose logits are imitated in addition to the labels.
         - `grid`: grid of an INT8 form, to which the weights and activations of training and scoring are rounded.
         - `rungs`: ascending epochs at which a learning-rate schedule ends; the training ends at the last one.
-        - `form`: precision and memory layout on this device; None: the usual form.
+        - `compute_mode`: precision and memory layout on this device; None: the usual mode.
         - `guard`: entered around each step (several on a GPU), each scored batch and every few labels to be counted.
         - `count`: called with the number of images of every step and every scored batch.
         - `share`: part of every batch for this process, if several train one network together.
@@ -126,7 +126,7 @@ class Trainer:
         if weights is None and teacher is None and not start.has_decoder_weights:
             room(recipe.stages(architecture, self._rungs[0])[1:])
             self.encoder_epochs = recipe.encoder_epochs(architecture, self._rungs[0])
-        self._given_form = form
+        self._given_compute_mode = compute_mode
         self._train_from(start)
         self._teacher = None if teacher is None else teacher.to(self.device).eval()
         self._begin_stage()
@@ -140,9 +140,9 @@ class Trainer:
         self.taken = start.taken
         """What was taken from `init`."""
         share_norms(start.network, self._share)
-        self.form = self._given_form or usual_form(start.network, self.device, self.recipe)
+        self.compute_mode = self._given_compute_mode or usual_mode(start.network, self.device, self.recipe)
         # torch's annotations leave memory_format out.
-        self.network = start.network.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
+        self.network = start.network.to(self.device, memory_format=self.compute_mode.memory_format)  # type: ignore[call-overload]
 
     def _begin_stage(self) -> None:
         """Set up the stage of the next epoch: the encoder alone, or the whole network."""
@@ -151,7 +151,7 @@ class Trainer:
             assert recipe.encoder is not None, "it has epochs"
             with self._randomness(epoch=0):
                 model = EncoderModel(self.network, recipe.encoder)
-            model = model.to(self.device, memory_format=self.form.memory_format)  # type: ignore[call-overload]
+            model = model.to(self.device, memory_format=self.compute_mode.memory_format)  # type: ignore[call-overload]
             recipe = recipe.of_encoder()
         elif self._grid is not None:
             model = FakeQuantized(self.network, self._grid)
@@ -162,7 +162,7 @@ class Trainer:
         self._step = Step(
             model,
             recipe,
-            self.form,
+            self.compute_mode,
             self.device,
             class_weights=self._classes.weights(recipe, self.device),
             teacher=self._teacher,

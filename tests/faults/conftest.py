@@ -42,7 +42,7 @@ from nas.runs.unreached import AllUnreached, Unreached
 from nas.runs.warm_start import ScoredGenotype, Table, WarmStart
 from nas.study import SearchPlan, Study
 from nas.training import Scores, Variant, load_recipe
-from nas.training.form import Form
+from nas.training.compute_mode import ComputeMode
 from nas.training.pretrained import Taken
 from space import Architecture
 from space.scale import scale_width
@@ -107,7 +107,7 @@ KINDS: Mapping[str, Any] = {
     ),
     "recipe": load_recipe("erfnet"),
     "certificate": CERTIFICATE,
-    "form of a training": Form(device="cpu", precision="fp32", layout="channels_last"),
+    "compute mode of a training": ComputeMode(device="cpu", precision="fp32", layout="channels_last"),
     "what a training began with": Taken(layers=("conv1",), fresh=("conv2",), unused=("fc",), reason="no conv2: none"),
     "where the first weights came from": InitialWeights(file="resnet18.pth", sha256="00" * 32),
     "budgets that were given up": AllUnreached(

@@ -49,7 +49,7 @@ def work(job: Job, share: Share) -> None:
     from functools import partial
 
     from nas.latency.machine import lane
-    from nas.runs.epochs import go_on, held_form
+    from nas.runs.epochs import go_on, held_mode
     from nas.runs.events import event_files
     from nas.runs.initial_weights import kept_tensors
     from nas.terminal import ProgressLine
@@ -71,7 +71,7 @@ def work(job: Job, share: Share) -> None:
             device=device,
             threads=job.threads,
             init=kept_tensors(job.out) if job.from_tensors else None,
-            form=form,
+            compute_mode=mode,
             guard=guard,
             count=progress.count,
             share=share,
@@ -84,8 +84,8 @@ def work(job: Job, share: Share) -> None:
         return trainer
 
     if share.rank:
-        meet(share)  # the first process finds the form, and writes it where the others read it
-    form = held_form(
+        meet(share)  # the first process finds the compute mode, and writes it where the others read it
+    mode = held_mode(
         job.out,
         job.architecture,
         job.dataset,
@@ -125,7 +125,7 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
     if trainer.taken is not None and not trainer.epoch:
         print(_taken_words(trainer, trainer.taken))
     if recipe.probe:
-        print(f"computes in {trainer.form}: the fastest form that was tried here")
+        print(f"computes in {trainer.compute_mode}: the fastest mode that was tried here")
     going = f"going on after epoch {trainer.epoch}" if trainer.epoch else "after an interruption go on with --resume"
     epochs = f"{counted(recipe.epochs, 'epoch')} in batches of {recipe.batch_size}"
     if trainer.encoder_epochs and recipe.encoder is not None:

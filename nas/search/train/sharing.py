@@ -138,15 +138,15 @@ def _train(work: _Work, seconds: float, barrier: Barrier, sender: Connection, pa
     end_with(parent)
     import torch
 
-    from nas.training.form import device_of, usual_form
+    from nas.training.compute_mode import device_of, usual_mode
     from nas.training.step import Step
 
     torch.set_num_threads(1)
     on = device_of(work.device)
     network = work.architecture.build(work.num_classes, auxiliary=True, training_form=True).train()
-    form, crop = usual_form(network, on, work.recipe), work.recipe.crop_of(work.size)
-    network.to(on, memory_format=form.memory_format)  # type: ignore[call-overload]
-    step = Step(network, work.recipe, form, on)
+    mode, crop = usual_mode(network, on, work.recipe), work.recipe.crop_of(work.size)
+    network.to(on, memory_format=mode.memory_format)  # type: ignore[call-overload]
+    step = Step(network, work.recipe, mode, on)
     images = torch.randn(work.recipe.batch_size, 3, *crop).to(on)
     labels = torch.randint(work.num_classes, (work.recipe.batch_size, *crop)).to(on)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.data import load
 from nas.host.room import hold_to_share
-from nas.runs.epochs import commit_epoch, go_on, held_form
+from nas.runs.epochs import commit_epoch, go_on, held_mode
 from nas.runs.events import event_files
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Phase, read_progress
@@ -79,13 +79,13 @@ class TrialRunner(tune.Trainable):
                 init=pretrained_weights(run, study, phase),
                 teacher=None if teacher is None else trained_network(run, teacher, dataset.num_classes),
                 rungs=[rung.epochs for rung in trial.rungs] if phase == "search" else (),
-                form=form,
+                compute_mode=mode,
                 guard=guard,
                 count=self._progress.count,
             )
 
         with self._progress.over("begins", 0):  # the probe and the counting of classes may wait for timings
-            form = held_form(
+            mode = held_mode(
                 self._folder,
                 architecture,
                 dataset,

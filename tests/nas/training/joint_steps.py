@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas.data.share import WHOLE, Share
 from nas.runs.processes import work_together
 from nas.training import Recipe
-from nas.training.form import usual_form
+from nas.training.compute_mode import usual_mode
 from nas.training.step import Step
 from nas.training.together import share_norms
 from space import Architecture
@@ -41,7 +41,7 @@ def stepped(architecture: Architecture, share: Share, *, norms: bool) -> tuple[N
     share_norms(network, share)
     recipe = replace(RECIPE, learning_rate=RECIPE.learning_rate if norms else 0.01)
     weights = torch.tensor([1.0, 2.0, 5.0])
-    step = Step(network, recipe, usual_form(network, CPU, recipe), CPU, class_weights=weights, share=share)
+    step = Step(network, recipe, usual_mode(network, CPU, recipe), CPU, class_weights=weights, share=share)
     losses = []
     for number, count in enumerate(BATCHES):
         images, labels = pictures(count)

@@ -11,14 +11,14 @@ STEP = """
 import torch
 import space
 from nas.training import load_recipe
-from nas.training.form import usual_form
+from nas.training.compute_mode import usual_mode
 from space.scale import scale_width
 torch.set_num_threads(1)
 network = scale_width(space.load("swiftnet-rn18"), 0.05).build(11)
-form = usual_form(network, torch.device("cpu"), load_recipe("quick"))
-network.to(memory_format=form.memory_format)
-network(torch.randn(4, 3, 256, 352).contiguous(memory_format=form.memory_format)).sum().backward()
-print(form.layout)
+mode = usual_mode(network, torch.device("cpu"), load_recipe("quick"))
+network.to(memory_format=mode.memory_format)
+network(torch.randn(4, 3, 256, 352).contiguous(memory_format=mode.memory_format)).sum().backward()
+print(mode.layout)
 """
 
 

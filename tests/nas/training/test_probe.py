@@ -1,4 +1,4 @@
-"""The form in which a training computes: forms of a device, the choice of a probe, and the kept form."""
+"""The compute mode of a training: modes of a device, the choice of a probe, and the kept mode."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import space
 from nas.runs import epochs
-from nas.runs.epochs import commit_epoch, go_on, held_form
-from nas.runs.trained import FORM
+from nas.runs.epochs import commit_epoch, go_on, held_mode
+from nas.runs.trained import COMPUTE_MODE
 from nas.storage.files import write_text
-from nas.training import Recipe, form, load_recipe
-from nas.training.form import Form, forms_of, usual_form
-from nas.training.probe import ROUNDS, fastest_form, step_seconds
+from nas.training import Recipe, compute_mode, load_recipe
+from nas.training.compute_mode import ComputeMode, modes_of, usual_mode
+from nas.training.probe import ROUNDS, fastest_mode, step_seconds
 from nas.training.trainer import Trainer
 from space import strict
 from space.errors import ArchitectureError, UserError
@@ -25,28 +25,28 @@ from space.scale import scale_width
 
 RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=2, batch_size=4, crop=(24, 32), probe=True)
 CPU = torch.device("cpu")
-PLAIN = Form(device="cpu", precision="fp32", layout="plain")
+PLAIN = ComputeMode(device="cpu", precision="fp32", layout="plain")
 
 
 def held(folder, architecture, dataset, recipe=RECIPE):
-    return held_form(folder, architecture, dataset, recipe, device="cpu", threads=1, guard=nullcontext)
+    return held_mode(folder, architecture, dataset, recipe, device="cpu", threads=1, guard=nullcontext)
 
 
 def test_bfloat16_is_probed_only_if_the_processor_has_it_and_the_recipe_allows_it(architecture, monkeypatch) -> None:
     network = architecture.build(3)
 
     def found(recipe: Recipe) -> list[tuple[str, str]]:
-        return [(each.precision, each.layout) for each in forms_of(network, CPU, recipe)]
+        return [(each.precision, each.layout) for each in modes_of(network, CPU, recipe)]
 
     full = [("fp32", "channels_last"), ("fp32", "plain")]
-    monkeypatch.setattr(form, "has_bf16", lambda: False)
+    monkeypatch.setattr(compute_mode, "has_bf16", lambda: False)
     assert found(RECIPE) == full
-    monkeypatch.setattr(form, "has_bf16", lambda: True)
+    monkeypatch.setattr(compute_mode, "has_bf16", lambda: True)
     assert found(RECIPE) == [*full, ("bf16", "channels_last"), ("bf16", "plain")]
     assert found(replace(RECIPE, mixed_precision=False)) == full
 
 
-def test_a_probe_gives_a_form_of_the_device_and_leaves_random_numbers_alone(architecture, dataset) -> None:
+def test_a_probe_gives_a_mode_of_the_device_and_leaves_random_numbers_alone(architecture, dataset) -> None:
     entered = []
 
     def guard():
@@ -54,11 +54,11 @@ def test_a_probe_gives_a_form_of_the_device_and_leaves_random_numbers_alone(arch
         return nullcontext()
 
     before = torch.get_rng_state()
-    found = fastest_form(architecture, RECIPE, dataset.size, 3, guard=guard)
-    assert found in forms_of(architecture.build(3), CPU, RECIPE)
-    assert len(entered) >= 4, "each form warms up, and is timed"
+    found = fastest_mode(architecture, RECIPE, dataset.size, 3, guard=guard)
+    assert found in modes_of(architecture.build(3), CPU, RECIPE)
+    assert len(entered) >= 4, "each mode warms up, and is timed"
     torch.set_rng_state(before)
-    fastest_form(architecture, RECIPE, dataset.size, 3)
+    fastest_mode(architecture, RECIPE, dataset.size, 3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -74,15 +74,15 @@ def test_a_timed_step_has_all_parts_of_a_training_step(probe) -> None:
     finally:
         handle.remove()
     expected = [type(module) for module in network.modules()]
-    steps = ROUNDS * (len(forms_of(network, CPU, recipe)) if probe else 1)
+    steps = ROUNDS * (len(modes_of(network, CPU, recipe)) if probe else 1)
     assert ran.count(ReparameterizedConv) == steps * expected.count(ReparameterizedConv) > 0
     assert ran.count(torch.nn.BatchNorm2d) == steps * expected.count(torch.nn.BatchNorm2d)
     assert len(network.auxiliary_weights) > 0
 
 
-def test_a_step_is_timed_in_the_form_in_which_it_trains(architecture, dataset) -> None:
+def test_a_step_is_timed_in_the_mode_in_which_it_trains(architecture, dataset) -> None:
     recipe, network = replace(RECIPE, probe=False), architecture.build(3)
-    layout = usual_form(network, CPU, recipe).memory_format
+    layout = usual_mode(network, CPU, recipe).memory_format
     assert layout == torch.channels_last
     first = next(type(module) for module in network.modules() if isinstance(module, torch.nn.Conv2d))
     seen: list[bool] = []
@@ -100,18 +100,18 @@ def test_a_step_is_timed_in_the_form_in_which_it_trains(architecture, dataset) -
     assert all(seen)
 
 
-def test_a_form_is_found_before_the_first_step_and_a_kept_form_counts(architecture, dataset, tmp_path) -> None:
+def test_a_mode_is_found_before_the_first_step_and_a_kept_mode_counts(architecture, dataset, tmp_path) -> None:
     assert held(tmp_path, architecture, dataset, replace(RECIPE, probe=False)) is None
-    assert not (tmp_path / FORM).exists()
+    assert not (tmp_path / COMPUTE_MODE).exists()
     found = held(tmp_path, architecture, dataset)
-    assert strict.parse((tmp_path / FORM).read_text(), Form, FORM) == found
+    assert strict.parse((tmp_path / COMPUTE_MODE).read_text(), ComputeMode, COMPUTE_MODE) == found
     other = replace(found, layout="plain" if found.layout == "channels_last" else "channels_last")
-    write_text(tmp_path / FORM, strict.dump(other))
+    write_text(tmp_path / COMPUTE_MODE, strict.dump(other))
     assert held(tmp_path, architecture, dataset) == other
-    write_text(tmp_path / FORM, strict.dump(replace(other, device="cuda")))
+    write_text(tmp_path / COMPUTE_MODE, strict.dump(replace(other, device="cuda")))
     assert held(tmp_path, architecture, dataset).device == "cpu", "the folder came from another device"
-    write_text(tmp_path / FORM, "layout: upside down\n")
-    with pytest.raises(UserError, match=FORM):
+    write_text(tmp_path / COMPUTE_MODE, "layout: upside down\n")
+    with pytest.raises(UserError, match=COMPUTE_MODE):
         held(tmp_path, architecture, dataset)
 
 
@@ -121,14 +121,14 @@ def test_a_probe_is_announced_and_does_not_begin_without_memory_for_a_step(
     said: list[str] = []
     began: list[str] = []
 
-    def found(*arguments, **options) -> Form:
+    def found(*arguments, **options) -> ComputeMode:
         began.extend(said)
         return PLAIN
 
-    monkeypatch.setattr(epochs, "fastest_form", found)
+    monkeypatch.setattr(epochs, "fastest_mode", found)
 
-    def held_with(recipe: Recipe) -> Form | None:
-        return held_form(
+    def held_with(recipe: Recipe) -> ComputeMode | None:
+        return held_mode(
             tmp_path, architecture, dataset, recipe, device="cpu", threads=1, guard=nullcontext, said=said.append
         )
 
@@ -143,12 +143,12 @@ def test_a_probe_is_announced_and_does_not_begin_without_memory_for_a_step(
 
 @pytest.mark.share(2)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_training_goes_on_in_its_form_with_the_same_bits(precision, architecture, dataset, tmp_path) -> None:
+def test_a_training_goes_on_in_its_mode_with_the_same_bits(precision, architecture, dataset, tmp_path) -> None:
     """Any processor can compute in bfloat16, if slowly."""
     kept = replace(PLAIN, precision=precision)
 
     def make() -> Trainer:
-        return Trainer(architecture, dataset, RECIPE, threads=1, form=kept)
+        return Trainer(architecture, dataset, RECIPE, threads=1, compute_mode=kept)
 
     whole = make()
     while not whole.finished:
@@ -161,7 +161,7 @@ def test_a_training_goes_on_in_its_form_with_the_same_bits(precision, architectu
     second.run_epoch()
     assert all(torch.equal(each, second.weights()[name]) for name, each in whole.weights().items())
     usual = Trainer(architecture, dataset, RECIPE, threads=1)
-    assert usual.form == Form(device="cpu", precision="fp32", layout="channels_last")
+    assert usual.compute_mode == ComputeMode(device="cpu", precision="fp32", layout="channels_last")
     usual.run_epoch()
     difference = abs(usual.history[0].loss - whole.history[0].loss)
     assert difference < (1e-4 if precision == "fp32" else 0.1)

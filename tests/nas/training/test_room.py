@@ -9,7 +9,7 @@ import pytest
 
 from nas.data import Split
 from nas.data.share import Share
-from nas.runs.epochs import held_form
+from nas.runs.epochs import held_mode
 from nas.training import Recipe
 from nas.training.evaluation import evaluate
 from nas.training.loaders import statistics_of
@@ -66,6 +66,6 @@ def test_a_training_whose_pictures_cannot_be_scored_is_refused_before_it_begins(
     with pytest.raises(ArchitectureError, match="at 128x192 for scoring a whole picture, which needs"):
         Trainer(architecture, large, RECIPE)
     with pytest.raises(ArchitectureError, match="at 128x192 for scoring a whole picture, which needs"):
-        held_form(
+        held_mode(
             tmp_path, architecture, large, replace(RECIPE, probe=True), device="cpu", threads=1, guard=nullcontext
         )

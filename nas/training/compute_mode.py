@@ -1,4 +1,4 @@
-"""The form in which a training computes on its device: precision and memory layout."""
+"""The compute mode of a training on its device: precision and memory layout."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from nas.training.recipe import Recipe
 from space.errors import UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Layout = Literal["channels_last", "plain"]
+MemoryLayout = Literal["channels_last", "plain"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class ComputeMode:
     """Precision and memory layout of a training. They change the duration of steps, and results only by rounding."""
 
     device: str
-    """Kind of device that the form is for: `cpu`, `cuda`."""
+    """Kind of device that the mode is for: `cpu`, `cuda`."""
     precision: Precision
     """Precision of convolutions, by autocast; weights, losses and statistics are always float32."""
-    layout: Layout
+    layout: MemoryLayout
 
     def __str__(self) -> str:
         """`fp32, channels last`."""
@@ -42,22 +42,25 @@ class Form:
         return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
 
-def usual_form(network: nn.Module, device: torch.device, recipe: Recipe) -> Form:
-    """The usual form: channels last where that is safe, and mixed precision on a GPU if the recipe allows it."""
-    layout: Layout = "channels_last" if _is_safe_channels_last(network, device) else "plain"
+def usual_mode(network: nn.Module, device: torch.device, recipe: Recipe) -> ComputeMode:
+    """The usual compute mode: channels last where that is safe, mixed precision on a GPU if the recipe allows it."""
+    layout: MemoryLayout = "channels_last" if _is_safe_channels_last(network, device) else "plain"
     precision: Precision = _mixed(device) if device.type == "cuda" and recipe.mixed_precision else "fp32"
-    return Form(device=device.type, precision=precision, layout=layout)
+    return ComputeMode(device=device.type, precision=precision, layout=layout)
 
 
-def forms_of(network: nn.Module, device: torch.device, recipe: Recipe) -> tuple[Form, ...]:
-    """All forms that the device supports in hardware, the usual one first; mixed precision if the recipe allows it."""
-    usual = usual_form(network, device, recipe)
-    layouts: list[Layout] = ["channels_last", "plain"] if _is_safe_channels_last(network, device) else ["plain"]
+def modes_of(network: nn.Module, device: torch.device, recipe: Recipe) -> tuple[ComputeMode, ...]:
+    """All compute modes that the device has in hardware, the usual one first; mixed precision if the recipe allows it.
+    """
+    usual = usual_mode(network, device, recipe)
+    layouts: list[MemoryLayout] = ["channels_last", "plain"] if _is_safe_channels_last(network, device) else ["plain"]
     precisions: list[Precision] = ["fp32"]
     if recipe.mixed_precision and (device.type == "cuda" or has_bf16()):
         precisions.append(_mixed(device))
-    every = [Form(device=device.type, precision=each, layout=layout) for each in precisions for layout in layouts]
-    return (usual, *(form for form in every if form != usual))
+    every = [
+        ComputeMode(device=device.type, precision=each, layout=layout) for each in precisions for layout in layouts
+    ]
+    return (usual, *(mode for mode in every if mode != usual))
 
 
 def device_of(name: str) -> torch.device:
