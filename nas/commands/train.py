@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from nas.commands.shared.training_process import Job
+    from nas.commands.shared.training_process import TrainingSpec
     from nas.data import Dataset, DataSpec
     from nas.runs.processes import Work
     from nas.search.search import Workers
@@ -113,7 +113,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
         out, spec = out.absolute(), replace(spec, root=root)
     output.require_folder(out)  # before PyTorch is loaded
 
-    from nas.commands.shared.training_process import Job, work
+    from nas.commands.shared.training_process import TrainingSpec, work
     from nas.training.room import require_shares
 
     def going_on() -> str:
@@ -133,7 +133,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
             common.say(f"nothing to go on from in {out}: the training begins")
         if not options.resume:
             (out / COMPUTE_MODE).unlink(missing_ok=True)  # left by a training that ended in its first epoch
-        job = Job(
+        training = TrainingSpec(
             name=options.architecture,
             architecture=architecture,
             dataset=dataset,
@@ -145,7 +145,7 @@ def _train(options: argparse.Namespace, architecture: Architecture, recipe: Reci
             from_tensors=recipe.init is not None,
             begun=(out / CHECKPOINT).is_file(),
         )
-        _work(partial(work, job), members, job, spec.root, processes)
+        _work(partial(work, training), members, training, spec.root, processes)
 
 
 @contextmanager
@@ -168,18 +168,18 @@ def _members(options: argparse.Namespace) -> Iterator[Workers | None]:
         yield members_of(resources_of_nodes(), options.processes, options.device)
 
 
-def _work(work: Work, members: Workers | None, job: Job, root: str | None, processes: int) -> None:
+def _work(work: Work, members: Workers | None, training: TrainingSpec, root: str | None, processes: int) -> None:
     """Train in processes of this machine or of the cluster."""
     if members is None:
         from nas.runs.processes import work_together
 
-        work_together(work, processes, on_gpus=job.device != "cpu")
+        work_together(work, processes, on_gpus=training.device != "cpu")
         return
     from nas.runs.data_seen import FILE
     from nas.search.cluster.processes import work_on_nodes
     from nas.search.cluster.workers import require_nodes
 
-    require_nodes(job.out / FILE, job.dataset, root, job.device, common.say)
+    require_nodes(training.out / FILE, training.dataset, root, training.device, common.say)
     work_on_nodes(work, members)
 
 

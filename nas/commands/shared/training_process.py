@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingSpec:
     """What every process of a training needs to know."""
 
     name: str
@@ -43,7 +43,7 @@ class Job:
     """Whether there is a checkpoint to go on from."""
 
 
-def work(job: Job, share: Share) -> None:
+def work(training: TrainingSpec, share: Share) -> None:
     """Train as one of the processes that share the training; the first one writes and prints."""
     from dataclasses import replace
     from functools import partial
@@ -58,19 +58,19 @@ def work(job: Job, share: Share) -> None:
     from space import UserError
 
     # A process of a cluster sees no GPU but its own.
-    sees_its_own = share.is_whole or job.device == "cpu" or bool(share.machines)
-    device = job.device if sees_its_own else f"{job.device}:{share.rank}"
+    sees_its_own = share.is_whole or training.device == "cpu" or bool(share.machines)
+    device = training.device if sees_its_own else f"{training.device}:{share.rank}"
     guard = lane.shared_on(device if share.is_whole else "cpu")  # the first process enters it for all, and for all GPUs
     progress = ProgressLine()
 
     def trainer_of() -> Trainer:
         trainer = Trainer(
-            job.architecture,
-            job.dataset,
-            job.recipe,
+            training.architecture,
+            training.dataset,
+            training.recipe,
             device=device,
-            threads=job.threads,
-            init=kept_tensors(job.out) if job.from_tensors else None,
+            threads=training.threads,
+            init=kept_tensors(training.out) if training.from_tensors else None,
             compute_mode=mode,
             guard=guard,
             count=progress.count,
@@ -78,47 +78,47 @@ def work(job: Job, share: Share) -> None:
         )
         if trainer.taken is not None and not trainer.taken.layers:
             raise UserError(
-                f"--init: expected weights of a network that begins like {job.name}, got {job.recipe.init}, of which "
-                f"nothing fits: {trainer.taken.reason}"
+                f"--init: expected weights of a network that begins like {training.name}, got {training.recipe.init}, of "
+                f"which nothing fits: {trainer.taken.reason}"
             )
         return trainer
 
     if share.rank:
         meet(share)  # the first process finds the compute mode, and writes it where the others read it
     mode = held_mode(
-        job.out,
-        job.architecture,
-        job.dataset,
-        replace(job.recipe, batch_size=share.most_of(job.recipe.batch_size)),
+        training.out,
+        training.architecture,
+        training.dataset,
+        replace(training.recipe, batch_size=share.most_of(training.recipe.batch_size)),
         device=device,
-        threads=job.threads,
+        threads=training.threads,
         guard=guard,
         said=partial(print, flush=True),
     )
     if not share.rank:
         meet(share)
-    trainer = go_on(trainer_of, job.out, share)
+    trainer = go_on(trainer_of, training.out, share)
     if share.rank:
         while not trainer.finished:
             trainer.run_epoch()
         return
-    if job.begun and not trainer.epoch:
-        print(f"{job.out / CHECKPOINT} is damaged: the training begins anew")
-    _introduce(trainer, job, share)
-    with event_files(job.out, trainer.epoch) as tell:
-        _train(trainer, job.out, progress, tell)
-    _finish(trainer, job.out)
+    if training.begun and not trainer.epoch:
+        print(f"{training.out / CHECKPOINT} is damaged: the training begins anew")
+    _introduce(trainer, training, share)
+    with event_files(training.out, trainer.epoch) as tell:
+        _train(trainer, training.out, progress, tell)
+    _finish(trainer, training.out)
 
 
-def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
+def _introduce(trainer: Trainer, training: TrainingSpec, share: Share) -> None:
     from nas.training.optimisation import missing_parts
     from space import parameters
 
     dataset, recipe = trainer.dataset, trainer.recipe
     height, width = dataset.size
-    where = str(trainer.device) if share.is_whole else f"{job.device}, in {share.count} processes"
+    where = str(trainer.device) if share.is_whole else f"{training.device}, in {share.count} processes"
     print(
-        f"{job.name}: {parameters(trainer.architecture, dataset.num_classes):,} parameters, "
+        f"{training.name}: {parameters(trainer.architecture, dataset.num_classes):,} parameters, "
         f"{dataset.num_classes} classes of {dataset.name}, {len(dataset.train)} training and "
         f"{len(dataset.validation)} validation images at {height}x{width}, on {where}"
     )
@@ -134,9 +134,9 @@ def _introduce(trainer: Trainer, job: Job, share: Share) -> None:
             f"{counted(first, 'epoch')} of the encoder in batches of {recipe.encoder.batch_size}, {rest} of the whole "
             f"network in batches of {recipe.batch_size}"
         )
-    print(f"recipe {job.recipe_name}: {epochs}; {going}", flush=True)
+    print(f"recipe {training.recipe_name}: {epochs}; {going}", flush=True)
     if missing := missing_parts(trainer.network, recipe):
-        print(f"note: rate_shares: {job.name} has no {', '.join(missing)}", flush=True)
+        print(f"note: rate_shares: {training.name} has no {', '.join(missing)}", flush=True)
 
 
 def _taken_words(trainer: Trainer, taken: Taken) -> str:
