@@ -183,18 +183,18 @@ def _overlay_video(options: argparse.Namespace) -> None:
         labelling = trained_on.labelling_of(options, trained)
         segmenter = _segmenter(options, trained, labelling)
 
-        from nas.video.overlays import Pace, write_overlays  # loads PyTorch, so errors above come first
+        from nas.video.overlays import FrameTimes, write_overlays  # loads PyTorch, so errors above come first
 
         certificate = certificate_of(options.architecture) if options.weights is None else None
-        pace = Pace()
+        times = FrameTimes()
         try:
             with output.folder(options.out):
-                write_overlays(video, segmenter, labelling, path, pace, options.frames)
+                write_overlays(video, segmenter, labelling, path, times, options.frames)
         except (KeyboardInterrupt, DataError):  # the frames finished so far are kept
-            if pace.network:
-                print(f"{path}: {pace}{_certified(certificate)}", flush=True)
+            if times.network:
+                print(f"{path}: {times}{_certified(certificate)}", flush=True)
             raise
-        print(f"{path}: {pace}{_certified(certificate)}", flush=True)
+        print(f"{path}: {times}{_certified(certificate)}", flush=True)
 
 
 def _segmenter(options: argparse.Namespace, trained: Trained, labelling: Labelling) -> Segmenter:

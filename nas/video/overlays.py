@@ -26,7 +26,7 @@ SHOWN_FRAMES = 30  # frames over which the numbers in the caption are taken
 
 
 @dataclass(kw_only=True)
-class Pace:
+class FrameTimes:
     """The time that frames take."""
 
     network: array[float] = field(default_factory=lambda: array("d"))
@@ -56,9 +56,9 @@ class Pace:
 
 
 def write_overlays(
-    video: Video, segmenter: Segmenter, labelling: Labelling, path: Path, pace: Pace, most: int | None = None
+    video: Video, segmenter: Segmenter, labelling: Labelling, path: Path, times: FrameTimes, most: int | None = None
 ) -> None:
-    """Write the overlays of all frames, or of the first `most`, as a video; each finished frame is added to `pace`.
+    """Write the overlays of all frames, or of the first `most`, as a video; each finished frame is added to `times`.
 
     Frames finished before an interruption are kept. Do not call this inside the lane (`nas.latency.machine.lane`).
 
@@ -77,8 +77,8 @@ def write_overlays(
             labels = call()
             milliseconds = 1000 * (time.perf_counter() - begin)
             picture = overlay(frame, fitted(labels[0].astype(np.uint8), frame.shape[:2]), labelling.palette)
-            write_caption(picture, f"{segmenter.name}  {pace.caption(milliseconds)}")
+            write_caption(picture, f"{segmenter.name}  {times.caption(milliseconds)}")
             file.write(picture)
             now = time.perf_counter()
-            pace.add(milliseconds, now - last)
+            times.add(milliseconds, now - last)
             last = now
