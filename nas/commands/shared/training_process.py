@@ -78,8 +78,8 @@ def work(training: TrainingSpec, share: Share) -> None:
         )
         if trainer.taken is not None and not trainer.taken.layers:
             raise UserError(
-                f"--init: expected weights of a network that begins like {training.name}, got {training.recipe.init}, of "
-                f"which nothing fits: {trainer.taken.reason}"
+                f"--init: expected weights of a network that begins like {training.name}, got {training.recipe.init}, "
+                f"of which nothing fits: {trainer.taken.reason}"
             )
         return trainer
 
