@@ -32,7 +32,7 @@ def is_lost(node: str, patience_seconds: float) -> bool:
     return True
 
 
-class Room:
+class NodeWatcher:
     """Watches the nodes of the connected cluster that are large enough for some work, busy or not; checks them at most
     once a second.
 

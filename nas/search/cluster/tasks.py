@@ -29,7 +29,7 @@ from nas.quantization.shipping import deployed_on
 from nas.runs.certificate import Deployed
 from nas.search.cluster import nodes
 from nas.search.cluster.configured_ray import ray
-from nas.search.cluster.nodes import Room
+from nas.search.cluster.nodes import NodeWatcher
 from nas.search.measure.on_cluster import RESOURCE
 from nas.search.search import Workers
 from nas.search.train.causes import lost_node
@@ -74,9 +74,9 @@ def _wait(running: Any, options: Options, name: str) -> None:
     Raises: OSError when there has been none for long.
     """
     needed = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
-    room, says_missing = Room(needed), False
+    watcher, says_missing = NodeWatcher(needed), False
     while not ray.wait([running], timeout=nodes.LOOK_SECONDS)[0]:
-        missing = room.missing_seconds()
+        missing = watcher.missing_seconds()
         if missing and not says_missing:
             print(f"waiting for a node that is large enough for {name}; see `ray status`", file=sys.stderr, flush=True)
         says_missing = missing > 0

@@ -23,7 +23,7 @@ class Waiting:
         self._since: float | None = None  # when the first training was handed to Ray
         self._began = False
         needed = {"CPU": workers.threads, "GPU": workers.gpu_share}
-        self._room = nodes.Room(needed) if workers.joined else None
+        self._watcher = nodes.NodeWatcher(needed) if workers.joined else None
         self._reported = 0  # lost nodes
         self._says_missing = False
 
@@ -38,7 +38,7 @@ class Waiting:
     @property
     def lost_nodes(self) -> int:
         """Number of lost nodes that trained."""
-        return 0 if self._room is None else len(self._room.lost)
+        return 0 if self._watcher is None else len(self._watcher.lost)
 
     def look(self) -> str:
         """Report what is waited for, where that takes long. Returns the reason to give up if it takes too long, or an
@@ -47,14 +47,14 @@ class Waiting:
         if not self._began and self._since is not None and time.monotonic() >= self._since + WAIT_SECONDS:
             self._began = True
             self._log(self._for_the_first())
-        if self._room is None:
+        if self._watcher is None:
             return ""
-        missing = self._room.missing_seconds()
-        for address in self._room.lost[self._reported :]:
+        missing = self._watcher.missing_seconds()
+        for address in self._watcher.lost[self._reported :]:
             self._log(
                 f"lost    the cluster's node {address}: others go on with its trainings, from the last finished epochs"
             )
-        self._reported = len(self._room.lost)
+        self._reported = len(self._watcher.lost)
         if missing and not self._says_missing:
             self._log(f"wait    for a node with {self._needed()}: the cluster has none any more; see `ray status`")
         self._says_missing = missing > 0
