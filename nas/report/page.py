@@ -16,7 +16,7 @@ from nas.report.curves import curves
 from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
 from nas.report.precisions import precision_words, timed_in
-from nas.report.samples import Samples, draw_samples
+from nas.report.predictions import Predictions, draw_predictions
 from nas.report.sentences import efforts, headline
 from nas.report.summary import VERDICTS, Summary, summarize
 from nas.report.timings import timing_words
@@ -58,13 +58,13 @@ def write_summary(run: RunFolder, summary: Summary, out: Path | None = None) -> 
     """
     page = (out or run.root) / PAGE
     folders = [each.folder for each in summary.answers if each.winner is not None] or [WINNER]
-    drawn = [draw_samples(run, run.root / folder) for folder in folders] if summary.winners else []
+    drawn = [draw_predictions(run, run.root / folder) for folder in folders] if summary.winners else []
     write_text(page.with_name(FIGURES), strict.dump(summary))
     write_text(page, render(summary, drawn, goes_on=is_owned(run.root)))
     return page
 
 
-def render(summary: Summary, drawn: Sequence[Samples], *, goes_on: bool) -> str:
+def render(summary: Summary, drawn: Sequence[Predictions], *, goes_on: bool) -> str:
     """The page's HTML. `drawn`: the pictures of each winner. `goes_on`: a search is working on the run and will replace
     the page.
     """

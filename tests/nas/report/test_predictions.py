@@ -11,7 +11,7 @@ import pytest
 
 from nas.export.graph import onnx_bytes
 from nas.report.page import write_report
-from nas.report.samples import draw_samples
+from nas.report.predictions import draw_predictions
 from nas.runs.certificate import read_certificate
 from nas.runs.folder import RunFolder
 from nas.runs.trained import load_trained
@@ -28,9 +28,9 @@ def predictions(full: RunFolder) -> Callable[..., tuple[list[str], str]]:
     def drawn(target: str = "") -> tuple[list[str], str]:
         if target:
             _certify(full.winner, target)
-        found = draw_samples(full, full.winner)
+        found = draw_predictions(full, full.winner)
         assert not found.missing
-        return [each.prediction for each in found.pictures], found.note
+        return [each.predicted for each in found.pictures], found.note
 
     return drawn
 

@@ -31,28 +31,28 @@ JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Prediction:
     """A validation image, and overlays of its label and the prediction, as data URIs; `name` is the image's file."""
 
     name: str
     image: str
     label: str
-    prediction: str
+    predicted: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class Predictions:
     """Pictures and the colour (`#rrggbb`) of every class. `missing` says why there are no pictures, and `note` what
     made the predictions if not the certified form.
     """
 
     colours: Mapping[str, str]
-    pictures: tuple[Sample, ...] = ()
+    pictures: tuple[Prediction, ...] = ()
     missing: str = ""
     note: str = ""
 
 
-def draw_samples(run: RunFolder, winner: Path) -> Samples:
+def draw_predictions(run: RunFolder, winner: Path) -> Predictions:
     """Predictions of the winner in a folder for images from across the validation split. A winner in lower precision
     predicts in its certified form, if that runs here.
 
@@ -72,13 +72,13 @@ def draw_samples(run: RunFolder, winner: Path) -> Samples:
         pictures, note = _as_certified(str(winner), dataset)
         if not pictures:
             with _one_thread():
-                pictures = _samples(partial(predict, network, size=dataset.size), dataset)
-        return Samples(pictures=pictures, colours=colours, note=note)
+                pictures = _predictions(partial(predict, network, size=dataset.size), dataset)
+        return Predictions(pictures=pictures, colours=colours, note=note)
     except UserError as error:
-        return Samples(colours=colours, missing=f"The winner's predictions cannot be shown: {error}")
+        return Predictions(colours=colours, missing=f"The winner's predictions cannot be shown: {error}")
 
 
-def _as_certified(winner: str, dataset: Dataset) -> tuple[tuple[Sample, ...], str]:
+def _as_certified(winner: str, dataset: Dataset) -> tuple[tuple[Prediction, ...], str]:
     """Pictures by the certified form of a winner in lower precision, or why there are none; neither for others."""
     certificate = certificate_of(winner)
     if certificate is None or certificate.precision == "fp32":
@@ -88,7 +88,7 @@ def _as_certified(winner: str, dataset: Dataset) -> tuple[tuple[Sample, ...], st
         if not form.target.on_cuda:  # for sums in the same order, as in `_one_thread`
             form = replace(form, target=replace(form.target, threads=1))
         with labels_of_pictures(form, dataset.size) as look:
-            return _samples(look, dataset), ""
+            return _predictions(look, dataset), ""
     except (TargetError, UnmeasuredError, WorkerError) as error:
         return (), (
             f"The certified form is {certificate.runs_on}, but these predictions are by PyTorch in float32: "
@@ -96,10 +96,10 @@ def _as_certified(winner: str, dataset: Dataset) -> tuple[tuple[Sample, ...], st
         )
 
 
-def _samples(look: Look, dataset: Dataset) -> tuple[Sample, ...]:
+def _predictions(look: Look, dataset: Dataset) -> tuple[Prediction, ...]:
     count = len(dataset.validation)
     chosen = dict.fromkeys((2 * index + 1) * count // (2 * PICTURES) for index in range(PICTURES))
-    return tuple(_sample(look, dataset, index) for index in chosen)
+    return tuple(_prediction(look, dataset, index) for index in chosen)
 
 
 @contextlib.contextmanager
@@ -115,18 +115,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _sample(look: Look, dataset: Dataset, index: int) -> Sample:
+def _prediction(look: Look, dataset: Dataset, index: int) -> Prediction:
     from nas.data import read_image, read_label
     from nas.data.pictures import overlay
 
     image_path, label_path = dataset.validation.images[index], dataset.validation.labels[index]
     image = read_image(image_path, dataset.size)
     label = read_label(dataset, label_path, dataset.size)
-    return Sample(
+    return Prediction(
         name=image_path.name,
         image=_data_uri(image),
         label=_data_uri(overlay(image, label, dataset.palette, 0.75)),
-        prediction=_data_uri(overlay(image, look(image), dataset.palette, 0.75)),
+        predicted=_data_uri(overlay(image, look(image), dataset.palette, 0.75)),
     )
 
 
