@@ -11,7 +11,7 @@ import torch
 from nas.training.batch_loop import Guard
 from nas.training.compute_mode import ComputeMode, device_of, modes_of, usual_mode
 from nas.training.recipe import Recipe
-from nas.training.step import Step
+from nas.training.stepper import Stepper
 from space import Architecture
 from space.network import Network, lone_values_kept
 
@@ -96,17 +96,17 @@ def _seconds(
     guard: Guard,
 ) -> dict[ComputeMode, float]:
     """The shortest step of each mode."""
-    steps = {}
+    steppers = {}
     for mode in modes:
         own = copy.deepcopy(network).to(images.device, memory_format=mode.memory_format)  # type: ignore[call-overload]
-        steps[mode] = (own, Step(own, recipe, mode, images.device))
+        steppers[mode] = (own, Stepper(own, recipe, mode, images.device))
     best = dict.fromkeys(modes, float("inf"))
     began = time.perf_counter()
     for number in range(ROUNDS):
-        for mode, (own, step) in steps.items():
+        for mode, (own, stepper) in steppers.items():
             with guard(), lone_values_kept(own):
                 start = time.perf_counter()
-                float(step.take(images, labels, 0, 1))  # waits for the GPU
+                float(stepper.take(images, labels, 0, 1))  # waits for the GPU
                 took = time.perf_counter() - start
             best[mode] = min(best[mode], took) if number else best[mode]
         if number and time.perf_counter() - began > MOST_SECONDS:

@@ -34,7 +34,7 @@ from nas.training.recipe import Recipe
 from nas.training.room import require_room, require_shares
 from nas.training.scores import EpochReport, Scores
 from nas.training.start import StartingNetwork, starting_network
-from nas.training.step import Model, Step
+from nas.training.stepper import Model, Stepper
 from nas.training.together import share_norms
 from space import Architecture, strict
 from space.errors import UserError
@@ -159,7 +159,7 @@ class Trainer:
         self._model: Model = model
         self._average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
         taken = set() if self.taken is None else set(self.taken.layers)
-        self._step = Step(
+        self._stepper = Stepper(
             model,
             recipe,
             self.compute_mode,
@@ -183,7 +183,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the last step; before the first step, that of the recipe."""
-        return self._step.learning_rate
+        return self._stepper.learning_rate
 
     @property
     def finished(self) -> bool:
@@ -246,8 +246,8 @@ class Trainer:
             epoch=self.epoch,
             identity=self._identity(),
             network=self._model.state_dict(),
-            optimizer=self._step.optimizer.state_dict(),
-            scaler=self._step.scaler.state_dict(),
+            optimizer=self._stepper.optimizer.state_dict(),
+            scaler=self._stepper.scaler.state_dict(),
             average={} if self._average is None else self._average.state_dict(),
             history=self.history,
         )
@@ -272,9 +272,9 @@ class Trainer:
             if other_form or isinstance(self._model, EncoderModel) != (max(self.epoch, 0) < self.encoder_epochs):
                 self._begin_stage()
             self._model.load_state_dict(checkpoint.network)
-            restore_optimizer(self._step.optimizer, checkpoint.optimizer)
+            restore_optimizer(self._stepper.optimizer, checkpoint.optimizer)
             if checkpoint.scaler:
-                self._step.scaler.load_state_dict(dict(checkpoint.scaler))
+                self._stepper.scaler.load_state_dict(dict(checkpoint.scaler))
             if self._average is not None:
                 self._average.load_state_dict(checkpoint.average)
             self.epoch += 1
@@ -308,7 +308,7 @@ class Trainer:
         images_of = closing(guarded(epoch, self._guard, together=together, settle=settle, share=self._share))
         with lone_values_kept(self.network), images_of as batches:
             for images, labels in batches:
-                taken.append(self._step.take(images, labels, *self._place(len(losses) + len(taken))))
+                taken.append(self._stepper.take(images, labels, *self._place(len(losses) + len(taken))))
                 if self._average is not None:
                     self._average.follow(self._model)
                 self._count(len(images))

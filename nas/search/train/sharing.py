@@ -139,14 +139,14 @@ def _train(work: _Work, seconds: float, barrier: Barrier, sender: Connection, pa
     import torch
 
     from nas.training.compute_mode import device_of, usual_mode
-    from nas.training.step import Step
+    from nas.training.stepper import Stepper
 
     torch.set_num_threads(1)
     on = device_of(work.device)
     network = work.architecture.build(work.num_classes, auxiliary=True, training_form=True).train()
     mode, crop = usual_mode(network, on, work.recipe), work.recipe.crop_of(work.size)
     network.to(on, memory_format=mode.memory_format)  # type: ignore[call-overload]
-    step = Step(network, work.recipe, mode, on)
+    stepper = Stepper(network, work.recipe, mode, on)
     images = torch.randn(work.recipe.batch_size, 3, *crop).to(on)
     labels = torch.randint(work.num_classes, (work.recipe.batch_size, *crop)).to(on)
 
@@ -154,7 +154,7 @@ def _train(work: _Work, seconds: float, barrier: Barrier, sender: Connection, pa
 
     def take() -> None:
         with guard():
-            float(step.take(images, labels, 0, 1))  # waits for the GPU
+            float(stepper.take(images, labels, 0, 1))  # waits for the GPU
 
     def score() -> None:
         count = pictures_at_once(work.architecture, work.recipe, work.size, work.num_classes)

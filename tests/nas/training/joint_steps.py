@@ -14,7 +14,7 @@ from nas.data.share import WHOLE, Share
 from nas.runs.processes import work_together
 from nas.training import Recipe
 from nas.training.compute_mode import usual_mode
-from nas.training.step import Step
+from nas.training.stepper import Stepper
 from nas.training.together import share_norms
 from space import Architecture
 from space.network import Network, lone_values_kept
@@ -41,13 +41,13 @@ def stepped(architecture: Architecture, share: Share, *, norms: bool) -> tuple[N
     share_norms(network, share)
     recipe = replace(RECIPE, learning_rate=RECIPE.learning_rate if norms else 0.01)
     weights = torch.tensor([1.0, 2.0, 5.0])
-    step = Step(network, recipe, usual_mode(network, CPU, recipe), CPU, class_weights=weights, share=share)
+    stepper = Stepper(network, recipe, usual_mode(network, CPU, recipe), CPU, class_weights=weights, share=share)
     losses = []
     for number, count in enumerate(BATCHES):
         images, labels = pictures(count)
         mine = slice(share.rank, None, share.count)
         with lone_values_kept(network):
-            losses.append(float(step.take(images[mine], labels[mine], number, len(BATCHES))))
+            losses.append(float(stepper.take(images[mine], labels[mine], number, len(BATCHES))))
     return network, losses
 
 

@@ -1,4 +1,4 @@
-"""One optimiser step: what a training does with every batch."""
+"""`Stepper`: takes the optimiser steps of a training, one with every batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from space.network import Network
 Model = Network | EncoderModel | FakeQuantized
 
 
-class Step:
+class Stepper:
     """Takes optimiser steps on a model, without waiting for a GPU (except in float16)."""
 
     def __init__(
