@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from nas.data.long_work import Guard, Told, Untold
+from nas.data.long_work import Guard, ProgressMonitor, SilentMonitor
 from nas.errors import DataError
 from space import extensions, strict
 from space.errors import nearest
@@ -139,18 +139,20 @@ def data_sets() -> tuple[str, ...]:
     return tuple(extensions.modules(SETS, GROUP, separator="_"))
 
 
-def load(spec: DataSpec, *, test: bool = False, guard: Guard = nullcontext, told: Told | None = None) -> Dataset:
+def load(
+    spec: DataSpec, *, test: bool = False, guard: Guard = nullcontext, progress: ProgressMonitor | None = None
+) -> Dataset:
     """Load the data set that `spec` describes: find and pair its files, without opening any picture (see `check`).
 
     The test split is looked for only if `test` is true, so that faults in it do not get in the way of other work.
-    Pictures that have to be made first are made here, each inside a `guard()`, with progress reported to `told`.
+    Pictures that have to be made first are made here, each inside a `guard()`, and reported to `progress`.
 
     Raises: DataError when a folder is missing, an image has no label or the reverse, a split is empty or absent, or
     pictures cannot be stored.
     """
     module = extensions.load(SETS, GROUP, spec.name, separator="_", needs=("load",))
     if hasattr(module, "prepare"):
-        module.prepare(spec, guard, told or Untold())
+        module.prepare(spec, guard, progress or SilentMonitor())
     dataset = module.load(spec)
     assert isinstance(dataset, Dataset)
     dataset = replace(dataset, cache_gigabytes=spec.cache_gigabytes)

@@ -11,7 +11,7 @@ Guard = Callable[[], AbstractContextManager[object]]
 does."""
 
 
-class Told(Protocol):
+class ProgressMonitor(Protocol):
     """Receives the progress of long work, as `nas.terminal.ProgressLine` does."""
 
     def over(self, what: str, of: int) -> AbstractContextManager[None]:
@@ -21,12 +21,12 @@ class Told(Protocol):
         """Report that `more` further images are done."""
 
 
-class Untold:
-    """A `Told` that ignores progress."""
+class SilentMonitor:
+    """A `ProgressMonitor` that ignores progress."""
 
     def over(self, what: str, of: int) -> AbstractContextManager[None]:
-        """See `Told`."""
+        """See `ProgressMonitor`."""
         return nullcontext()
 
     def count(self, more: int) -> None:
-        """See `Told`."""
+        """See `ProgressMonitor`."""

@@ -65,7 +65,7 @@ def draw_predictions(run: RunFolder, winner: Path) -> Predictions:
 
     colours: Mapping[str, str] = {}
     try:
-        dataset = load(run.study().data, guard=lane.shared_on("cpu"), told=ProgressLine())
+        dataset = load(run.study().data, guard=lane.shared_on("cpu"), progress=ProgressLine())
         shades = ("#" + bytes(colour).hex() for colour in dataset.palette)
         colours = dict(zip(dataset.classes, shades, strict=True))
         network = load_trained(str(winner), None).network(dataset.num_classes)

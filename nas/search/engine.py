@@ -166,7 +166,7 @@ def _opened(run: RunFolder, nodes: Sequence[Resources], *, joined: bool) -> Sear
     require_terms(run, study)
     require_loggers(study.search.loggers)
     console, guard = Console(run, study), lane.shared_on("cpu")
-    dataset = load(study.data, guard=guard, told=console.progress)
+    dataset = load(study.data, guard=guard, progress=console.progress)
     console.step(f"look    at {len(dataset.train)} training and {len(dataset.validation)} validation images")
     with console.progress.over("looked at", len(dataset.train) + len(dataset.validation)):
         findings = check(dataset, guard=guard, count=console.progress.count)

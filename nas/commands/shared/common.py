@@ -217,7 +217,7 @@ def loaded(spec: DataSpec, *, test: bool = False) -> Dataset:
     from nas.latency.machine import lane
     from nas.terminal import ProgressLine
 
-    return load(spec, test=test, guard=lane.shared_on("cpu"), told=ProgressLine())
+    return load(spec, test=test, guard=lane.shared_on("cpu"), progress=ProgressLine())
 
 
 def say(words: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nas.data.dataset import Dataset, DataSpec, label_map
 from nas.data.drawing import drawn
-from nas.data.long_work import Guard, Told
+from nas.data.long_work import Guard, ProgressMonitor
 from nas.data.pairing import pair_folders
 from nas.data.sets.camvid import CLASSES, PALETTE, VOID
 from nas.errors import DataError
@@ -33,8 +33,8 @@ VALIDATION_IMAGES = 60
 LOG = logging.getLogger("nas.data")
 
 
-def prepare(spec: DataSpec, guard: Guard, told: Told) -> None:
-    """Draw the scenes if this machine does not have them yet, each inside a `guard()`; progress goes to `told`.
+def prepare(spec: DataSpec, guard: Guard, progress: ProgressMonitor) -> None:
+    """Draw the scenes if this machine does not have them yet, each inside a `guard()`, and report them to `progress`.
 
     Raises: DataError when a root is given, or the cache folder cannot be written.
     """
@@ -47,9 +47,9 @@ def prepare(spec: DataSpec, guard: Guard, told: Told) -> None:
         with _writing(folder):
             if folder.is_dir():
                 return
-            held.enter_context(_alone(folder, told))
+            held.enter_context(_alone(folder, progress))
         if not folder.is_dir():
-            _draw(folder, spec, guard, told)
+            _draw(folder, spec, guard, progress)
 
 
 def load(spec: DataSpec) -> Dataset:
@@ -87,7 +87,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, told: Told) -> Iterator[None]:
+def _alone(folder: Path, progress: ProgressMonitor) -> Iterator[None]:
     """Wait until no other process draws the same scenes, and keep others waiting until this process ends, however it
     ends.
     """
@@ -97,12 +97,12 @@ def _alone(folder: Path, told: Told) -> Iterator[None]:
             held.enter_context(owned(drawing))
         except UserError:
             LOG.info("waiting for another process that draws the same road scenes")
-            with told.over("waited for road scenes", 0):
+            with progress.over("waited for road scenes", 0):
                 held.enter_context(owned(drawing, patience_seconds=math.inf))
         yield
 
 
-def _draw(folder: Path, spec: DataSpec, guard: Guard, told: Told) -> None:
+def _draw(folder: Path, spec: DataSpec, guard: Guard, progress: ProgressMonitor) -> None:
     counts = _counts(spec)
     scenes = [(split, index) for split, count in counts.items() for index in range(count)]
     seeds = [(spec.seed, list(counts).index(split), index) for split, index in scenes]
@@ -113,11 +113,11 @@ def _draw(folder: Path, spec: DataSpec, guard: Guard, told: Told) -> None:
             (unfinished / split / "images").mkdir(parents=True)
             (unfinished / split / "labels").mkdir()
     LOG.info("drawing %d road scenes, once for all runs", len(scenes))
-    with told.over("drew", len(scenes)), contextlib.closing(drawn(seeds, spec.size, guard)) as files:
+    with progress.over("drew", len(scenes)), contextlib.closing(drawn(seeds, spec.size, guard)) as files:
         for (split, index), (image, label) in zip(scenes, files, strict=True):
             with _writing(folder):
                 (unfinished / split / "images" / f"{index:05d}.jpg").write_bytes(image)
                 (unfinished / split / "labels" / f"{index:05d}.png").write_bytes(label)
-            told.count(1)
+            progress.count(1)
     with _writing(folder):
         unfinished.rename(folder)

@@ -62,7 +62,7 @@ class TrialRunner(tune.Trainable):
         self._job.enter_context(_last_words(self._folder / LAST_WORDS))
         self._progress = self._job.enter_context(kept_in(self._folder))
         # A generated data set may have to be made here, on another node.
-        dataset = load(study.data, guard=lane.shared_on("cpu"), told=self._progress)
+        dataset = load(study.data, guard=lane.shared_on("cpu"), progress=self._progress)
         device = config["device"]
         recipe = recipe_of(study, phase, variant, config["epochs"])
         hold_to_share(device, config["per_gpu"])

@@ -213,7 +213,7 @@ def test_drawing_processes_end_with_the_process_that_started_them(number: signal
 
 def test_the_progress_of_drawing_is_reported(cache: Path) -> None:
     progress = ProgressLine(silent=True)
-    load(spec(), told=progress)
+    load(spec(), progress=progress)
     assert progress.done == 4
 
 
