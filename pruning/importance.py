@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ChannelScores = NDArray[np.float64]
 Batch = tuple["Tensor", "Tensor"]
-Loss = Callable[["Tensor", "Tensor"], "Tensor"]
+LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class LabelledData:
 
     batches: Iterable[Batch]
     """Images, float (N, 3, H, W), and labels, int64 (N, H, W), on the network's device; at least one batch."""
-    loss: Loss
+    loss: LossFunction
     """Maps logits (N, C, H, W) and labels (N, H, W) to a scalar."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.importance import Batch, ChannelScores, Loss
+from pruning.importance import Batch, ChannelScores, LossFunction
 from pruning.surgery import Cutter
 from space.channels import parametric
 from space.errors import UserError
@@ -27,7 +27,9 @@ def mean(terms: Iterable[ChannelScores]) -> ChannelScores:
     return total / count
 
 
-def gate_derivatives(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> Iterator[ChannelScores]:
+def gate_derivatives(
+    cutter: Cutter, network: Network, batches: Iterable[Batch], loss: LossFunction
+) -> Iterator[ChannelScores]:
     """For each batch, the derivative of its loss with respect to a gate on each channel.
 
     A gate is a factor on everything that reads the channel: a channel is cut when nothing reads it any more. The

@@ -12,13 +12,13 @@ from space.graph import Graph, Node
 from space.layers import preactivated
 from space.rules import WIDEST, require, require_one_of, require_range
 
-Order = Literal["deep", "parallel"]
+ContextOrder = Literal["deep", "parallel"]
 
 AXES: Axes = {
     "context": ("none", "spp", "pyramid"),
     "context.bottleneck": (32, 64, 128),
     "context.grids": ("8-4-2", "4-2-1", "2-1"),
-    "context.order": get_args(Order),
+    "context.order": get_args(ContextOrder),
     "context.width": (32, 48, 64, 96, 128),
     "context.strides": ("2-4", "2-4-8"),
 }
@@ -90,12 +90,12 @@ class PoolingPyramid:
     """
 
     kind: Literal["pyramid"] = "pyramid"
-    order: Order
+    order: ContextOrder
     width: int
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        require_one_of("context.order", self.order, get_args(Order))
+        require_one_of("context.order", self.order, get_args(ContextOrder))
         require_range("context.width", self.width, 1, WIDEST)
         rising = list(self.strides) == sorted(set(self.strides))
         require(
@@ -162,7 +162,7 @@ def ask(questions: Questioner, output_stride: int, *, alone: bool, pooled: bool 
     if kind == "none":
         return None
     if kind == "pyramid":
-        order: Order = "deep" if questions.text("context.order", "context.order") == "deep" else "parallel"
+        order: ContextOrder = "deep" if questions.text("context.order", "context.order") == "deep" else "parallel"
         channels = questions.integer("context.width", "context.width")
         chosen = questions.text("context.strides", "context.strides", strides.__contains__)
         return PoolingPyramid(order=order, width=channels, strides=numbers(chosen))

@@ -19,8 +19,8 @@ from nas.storage.files import OWNER
 from nas.study import Study
 
 PHASES: tuple[Phase, ...] = ("search", "finish")
-Trainings = Mapping[tuple[str, Phase], Progress]
-"""Progress by the key of the architecture and the phase."""
+ProgressByTraining = Mapping[tuple[str, Phase], Progress]
+"""By the key of the architecture and the phase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def going_words(going: Going) -> str:
     )
 
 
-def _under_way(run: RunFolder, trial: Trial, trainings: Trainings) -> bool:
+def _under_way(run: RunFolder, trial: Trial, trainings: ProgressByTraining) -> bool:
     """Whether a training has begun and not ended: some of its epochs are done, or a process is working on it."""
     if trial.failed:
         return False
@@ -146,7 +146,7 @@ def _finishing(
     shares: Shares,
     trials: Sequence[Trial],
     company: Sequence[Trial],
-    trainings: Trainings,
+    trainings: ProgressByTraining,
 ) -> tuple[str, ...]:
     """The steps between the search phase and the certificate."""
     plan = study.search

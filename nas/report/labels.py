@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nas.report.drawing import FONT_PIXELS
 
 LINE_PIXELS = 14.0
-Point = tuple[float, float]
+ChartPoint = tuple[float, float]
 
 
 def shortened(words: str, longest: int) -> str:
@@ -21,7 +21,9 @@ def shortened(words: str, longest: int) -> str:
     return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
-def place_label(words: str, point: Point, taken: Sequence[Bbox], bounds: Bbox, *, bold: bool = False) -> Bbox | None:
+def place_label(
+    words: str, point: ChartPoint, taken: Sequence[Bbox], bounds: Bbox, *, bold: bool = False
+) -> Bbox | None:
     """A box for a label beside a point that overlaps no taken box; None where there is no room.
 
     The nearest places are tried first (right, left, above, below and diagonally), then the same farther away.

@@ -13,7 +13,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import NullLocator
 
 from nas.report.drawing import DISC, draw_leader, draw_name, draw_percent_axis, draw_words, framed, look, ticks_within
-from nas.report.labels import Point, place_label, shortened
+from nas.report.labels import ChartPoint, place_label, shortened
 from nas.report.palette import LIGHT
 from nas.report.standings import TrialSummary
 from nas.report.summary import Summary
@@ -97,7 +97,7 @@ class _View:
         shown = [each for each in self.candidates if each.miou is None or each.key not in themselves]
         return sorted(shown, key=_rank, reverse=True)
 
-    def place(self, candidate: TrialSummary) -> Point:
+    def place(self, candidate: TrialSummary) -> ChartPoint:
         """Milliseconds and mIoU, or the middle of the bottom strip for a candidate without mIoU."""
         low, high = self.miou
         miou = low - STRIP / 2 * (high - low) if candidate.miou is None else candidate.miou
@@ -215,14 +215,14 @@ def _draw_budgets(axes: Axes, view: _View) -> None:
 
 def _draw_frontiers(axes: Axes, view: _View) -> None:
     """Draw the Pareto frontier as steps, one for each precision."""
-    points: dict[str, list[Point]] = {precision: [] for precision in view.summary.precisions}
+    points: dict[str, list[ChartPoint]] = {precision: [] for precision in view.summary.precisions}
     for each in view.trained:
         points[each.timing.precision].append(view.place(each))
     for winner in view.winners:
         timing = winner.timing
         points.setdefault(timing.precision, []).append((timing.milliseconds, winner.miou))
     for precision, found in points.items():
-        steps: list[Point] = []
+        steps: list[ChartPoint] = []
         for milliseconds, miou in sorted(found, key=lambda point: (point[0], -point[1])):
             if not steps or miou > steps[-1][1]:
                 steps.append((milliseconds, miou))
@@ -292,7 +292,7 @@ def _draw_star(axes: Axes, winner: Winner) -> None:
 
 
 def _draw_marker(
-    axes: Axes, place: Point, marker: str | Path, pixels: float, colour: str, words: str, *, hollow: bool
+    axes: Axes, place: ChartPoint, marker: str | Path, pixels: float, colour: str, words: str, *, hollow: bool
 ) -> None:
     inside, edge, width = ("ground", colour, 1.6) if hollow else (colour, "ground", 1.0)
     axes.plot(

@@ -33,7 +33,7 @@ MOST_SCALES = 16
 SMALLEST_WINDOW = 16  # pixels
 STRIDE = 2 / 3  # largest distance between windows, as a share of their side
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class View:
         return ", ".join(words)
 
 
-def label_at_own_size(network: nn.Module, image: Picture, view: View) -> Picture:
+def label_at_own_size(network: nn.Module, image: Pixels, view: View) -> Pixels:
     """Classes, uint8 (H, W), of a picture, uint8 (H, W, 3) of any size; the network is put into evaluation mode.
 
     Raises: TrainingError when a logit is not finite.
@@ -133,7 +133,7 @@ def confusion_at_own_size(
     return matrix
 
 
-def class_scores(network: nn.Module, image: Picture, view: View) -> Tensor:
+def class_scores(network: nn.Module, image: Pixels, view: View) -> Tensor:
     """Scores of the classes, float32 (C, H, W), in a picture, uint8 (H, W, 3): logits, or mean probabilities if the
     network looks several times. The network has to be in evaluation mode.
     """
@@ -186,11 +186,11 @@ def _sized(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
-def _read(dataset: Dataset, split: SplitName, threads: int) -> Iterator[tuple[Picture, Picture]]:
+def _read(dataset: Dataset, split: SplitName, threads: int) -> Iterator[tuple[Pixels, Pixels]]:
     """Pictures (H, W, 3) and their classes (H, W); `threads` of them are decoded at a time."""
     files = list(zip(dataset.split(split).images, dataset.split(split).labels, strict=True))
 
-    def one(pair: tuple[Path, Path]) -> tuple[Picture, Picture]:
+    def one(pair: tuple[Path, Path]) -> tuple[Pixels, Pixels]:
         return read_image(pair[0], None), read_label(dataset, pair[1], None)
 
     with ThreadPoolExecutor(max_workers=threads) as pool:

@@ -34,7 +34,7 @@ CUT_SHORT = 0.9  # least share of the frames that a header announces, which is a
 _DEMUXERS = "mov,matroska,avi,mpegts,mpeg"  # FFmpeg's names of CONTAINERS
 _CAMERA = re.compile(r"[0-9]{1,2}")
 
-Source = Path | int
+VideoSource = Path | int
 """A video file, or the number of a camera."""
 
 
@@ -47,7 +47,7 @@ class Video:
     frames_per_second: float
 
 
-def source_of(text: str) -> Source:
+def source_of(text: str) -> VideoSource:
     """The file or the camera that `text` names.
 
     Raises: DataError when there is no such file; UserError for a URL.
@@ -64,7 +64,7 @@ def source_of(text: str) -> Source:
     raise DataError(f"{text}: expected a video file or a camera's number such as 0, got no such file; check the path")
 
 
-def name_of(source: Source) -> str:
+def name_of(source: VideoSource) -> str:
     """The base name of files made from a source."""
     return f"camera{source}" if isinstance(source, int) else source.stem
 
@@ -86,7 +86,7 @@ def opencv() -> Any:
 
 
 @contextlib.contextmanager
-def opened(source: Source) -> Iterator[Video]:
+def opened(source: VideoSource) -> Iterator[Video]:
     """The video at `source`, open until the context ends.
 
     Raises: DataError for a file that is no video or has more pixels than an image may have, and for a camera that does
@@ -118,7 +118,7 @@ def opened(source: Source) -> Iterator[Video]:
         capture.release()
 
 
-def _not_opened(source: Source) -> str:
+def _not_opened(source: VideoSource) -> str:
     if isinstance(source, int):
         return (
             f"--video: camera {source} does not open; expected /dev/video{source}, not used by another program; "
@@ -130,7 +130,7 @@ def _not_opened(source: Source) -> str:
     )
 
 
-def _frames(capture: Any, source: Source) -> Iterator[NDArray[np.uint8]]:
+def _frames(capture: Any, source: VideoSource) -> Iterator[NDArray[np.uint8]]:
     ready, frame = capture.read()
     if not ready:
         what = f"camera {source}" if isinstance(source, int) else source

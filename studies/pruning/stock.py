@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from pruning.importance import Batch, ChannelScores, Loss
+from pruning.importance import Batch, ChannelScores, LossFunction
 from pruning.scores import sum_over_parameters
 from pruning.surgery import Cutter
 from space.network import Network
@@ -26,7 +26,7 @@ def group_magnitude(cutter: Cutter, network: Network) -> ChannelScores:
     return _relative(cutter, network, counted, lambda parameter: parameter.detach() ** 2)
 
 
-def group_taylor(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: Loss) -> ChannelScores:
+def group_taylor(cutter: Cutter, network: Network, batches: Iterable[Batch], loss: LossFunction) -> ChannelScores:
     """`GroupTaylorImportance`: summed |weight x gradient|, with gradients of the mean loss of all batches."""
     network.zero_grad()
     batches = list(batches)

@@ -19,7 +19,7 @@ from nas.latency.estimates.work import unit, work_of
 from nas.report.words import describe
 from pruning.surgery import Cutter
 from space import Architecture, blocks, decoders
-from space.context import Order
+from space.context import ContextOrder
 from space.decoders.steps import JOINS
 from space.detail import Exchange
 from space.graph import Node
@@ -42,7 +42,7 @@ FIXED = {
     "rising separable stem": {**ALONE, "stem.halvings": 2, "stem.rising": True, "stem.separable": True},
     "shuffle": {**ALONE, "head.shuffle": 2},
     "labels": {**ALONE, "label_stride": 4},
-    **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(Order)},
+    **{f"context-{name}": {**ALONE, "context": "pyramid", "context.order": name} for name in get_args(ContextOrder)},
 }
 PRICED = ("deconv", "max_pool", "average_pool", "grid_pool", "resize", "shuffle", "cat", "gate")  # beside convolutions
 every_kind = pytest.mark.parametrize("fixed", FIXED.values(), ids=list(FIXED))

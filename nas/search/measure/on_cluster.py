@@ -42,7 +42,8 @@ WAIT_SECONDS = 20.0  # time to wait for the node before a line says so
 LOST_SECONDS = 120.0  # time to wait for another node after one is lost
 MOST_LOST = 3  # nodes lost over one question, which may be the cause
 
-Answer = tuple[object, dict[str, Any]]  # with a reply (`nas.latency.worker.replies`) that says why there is no answer
+NodeAnswer = tuple[object, dict[str, Any]]
+"""An answer, and a reply (`nas.latency.worker.replies`) that says why there is none."""
 
 
 class ClusterTiming:
@@ -260,7 +261,7 @@ class _TimingNode:
         num_classes: int,
         patience_seconds: float,
         statistic: Statistic,
-    ) -> Answer:
+    ) -> NodeAnswer:
         def enter() -> None:
             timing = local_timing(targets, size, num_classes, patience_seconds=patience_seconds, statistic=statistic)
             self._timing: Any = self._entered.enter_context(timing)
@@ -268,27 +269,27 @@ class _TimingNode:
         self._entered = contextlib.ExitStack()
         return self._answer(enter)
 
-    def measure(self, architecture: Architecture, weights: Path | None, within: float) -> Answer:
+    def measure(self, architecture: Architecture, weights: Path | None, within: float) -> NodeAnswer:
         return self._answer(lambda: self._placed(self._timing.measure(architecture, weights=weights, within=within)))
 
-    def measure_graph(self, graph: bytes, within: float) -> Answer:
+    def measure_graph(self, graph: bytes, within: float) -> NodeAnswer:
         return self._answer(lambda: self._placed(self._timing.measure_graph(graph, within=within)))
 
-    def measure_together(self, architectures: Sequence[Architecture], within: float) -> Answer:
+    def measure_together(self, architectures: Sequence[Architecture], within: float) -> NodeAnswer:
         return self._answer(
             lambda: [self._placed(each) for each in self._timing.measure_together(architectures, within=within)]
         )
 
-    def environment(self) -> Answer:
+    def environment(self) -> NodeAnswer:
         return self._answer(lambda: dict(self._timing.environment))
 
-    def kept_table(self) -> Answer:
+    def kept_table(self) -> NodeAnswer:
         return self._answer(self._timing.kept_table)
 
-    def targets(self) -> Answer:
+    def targets(self) -> NodeAnswer:
         return self._answer(self._timing.targets)
 
-    def left_out(self) -> Answer:
+    def left_out(self) -> NodeAnswer:
         return self._answer(self._timing.left_out)
 
     def stop(self) -> None:
@@ -298,7 +299,7 @@ class _TimingNode:
         node = {"node": ray.get_runtime_context().get_node_id()}
         return replace(latency, environment={**latency.environment, **node})
 
-    def _answer(self, work: Callable[[], object]) -> Answer:
+    def _answer(self, work: Callable[[], object]) -> NodeAnswer:
         try:
             return work(), {}
         except (UserError, OSError, WorkerError) as error:
