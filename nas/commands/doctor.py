@@ -140,7 +140,7 @@ def _runtimes() -> list[tuple[str, str]]:
     def chosen() -> str:
         found = default.known()
         if found is None:
-            names = ", ".join(map(str, default.candidates()))
+            names = ", ".join(map(str, default.ready_targets()))
             return f"the fastest of {names}: timed once, by the first command that needs it"
         return f"{found.target}: {found.reason}"
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from nas.data.long_work import Guard
 from nas.errors import HaltedError
 from nas.host.cores import usable_cores
-from nas.host.python import command_of, environment
+from nas.host.python import command_of, environment_variables
 from nas.host.room import free_bytes
 
 Seed = Sequence[int]
@@ -94,7 +94,8 @@ class _Painter:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._words,
-                env=environment() | {"OPENBLAS_NUM_THREADS": "1"},  # else each process starts a NumPy thread per core
+                # Otherwise each process starts a NumPy thread per core.
+                env=environment_variables() | {"OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C reaches only this process, which then ends the other one
             )
         except OSError as error:

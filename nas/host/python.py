@@ -16,7 +16,7 @@ def command_of(module: str, words: Sequence[object] = ()) -> list[str]:
     return [sys.executable, "-P", "-m", module, *map(str, words)]
 
 
-def environment() -> dict[str, str]:
+def environment_variables() -> dict[str, str]:
     """The environment of this process, completed so that another one finds the same modules."""
     # An empty entry means the current folder: PYTHONPATH=$PYTHONPATH:/more makes one by accident.
     paths = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))

@@ -80,12 +80,12 @@ def is_on_cuda() -> bool:
 def choose(measure: MeasureTarget | None = None) -> DefaultTarget:
     """The default target with its reason: kept from last time, or found by timing. Prints which runtimes are broken."""
     _print_broken()
-    return known() or _fastest(candidates(), measure or _geometric_mean)
+    return known() or _fastest(ready_targets(), measure or _geometric_mean)
 
 
 def known() -> DefaultTarget | None:
-    """The default target with its reason; None if it has to be found by timing the `candidates`."""
-    ready = candidates()
+    """The default target with its reason; None if it has to be found by timing the `ready_targets`."""
+    ready = ready_targets()
     if not ready:
         return DefaultTarget(target=LAST_RESORT, reason="no deployment runtime is ready")
     if len(ready) > 1:
@@ -96,7 +96,7 @@ def known() -> DefaultTarget | None:
     return DefaultTarget(target=str(ready[0]), reason=f"the only one ready for this device; {', '.join(others)}")
 
 
-def candidates() -> list[Target]:
+def ready_targets() -> list[Target]:
     """The deployment runtimes that are ready on the best kind of device that has any; the default is one of them."""
     kinds = ([target for target in map(Target.parse, texts) if _missing(target) is None] for texts in DEPLOYMENT)
     return next(filter(None, kinds), [])
@@ -112,8 +112,8 @@ def _missing(target: Target) -> str | None:
 
 
 def _print_broken() -> None:
-    """Print the broken runtimes for the kind of device that the candidates are on, and for better kinds."""
-    ready = candidates()
+    """Print the broken runtimes for the kind of device that the ready ones are on, and for better kinds."""
+    ready = ready_targets()
     for texts in DEPLOYMENT:
         targets = [Target.parse(text) for text in texts]
         reasons = {target.runtime: reason for target in targets if (reason := runtimes.broken(target)) is not None}

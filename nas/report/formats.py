@@ -75,7 +75,7 @@ def judgement(found: Agreement) -> str:
     return agreeing + ("; few candidates" if found.points < 10 else "")
 
 
-def certified(certificate: Certificate) -> dict[str, dict[str, str]]:
+def certificate_fields(certificate: Certificate) -> dict[str, dict[str, str]]:
     """The fields of a certificate, of its latency and of its environment, without class IoU, files and other forms."""
     plain: Mapping[str, Any] = strict.plain(replace(certificate, compared=()))
     latency = plain["latency"]

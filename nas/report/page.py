@@ -15,7 +15,7 @@ from nas.report import formats, palette
 from nas.report.curves import curves
 from nas.report.going import going_words
 from nas.report.pareto import KINDS, LEGEND, pareto
-from nas.report.precisions import precision_words, timed_in
+from nas.report.precisions import precision_sentence, timed_in
 from nas.report.predictions import Predictions, draw_predictions
 from nas.report.sentences import efforts, headline
 from nas.report.summary import VERDICTS, Summary, summarize
@@ -71,7 +71,7 @@ def render(summary: Summary, drawn: Sequence[Predictions], *, goes_on: bool) -> 
     return _environment().get_template("page.html").render(
         summary=summary,
         winners=[
-            (winner, pictures, formats.certified(winner.certificate))
+            (winner, pictures, formats.certificate_fields(winner.certificate))
             for winner, pictures in zip(summary.winners, drawn, strict=True)
         ],
         named={winner.key for winner in summary.winners},
@@ -84,7 +84,7 @@ def render(summary: Summary, drawn: Sequence[Predictions], *, goes_on: bool) -> 
         costs=[timing_words(summary.timings), waiting_words(summary.waited_for_data, summary.waited_for_lane)],
         size=f"{summary.input_size[0]}x{summary.input_size[1]}",
         pareto=pareto(summary) if summary.measured else (),
-        precision_sentences=[precision_words(each) for each in summary.lower_precisions],
+        precision_sentences=[precision_sentence(each) for each in summary.lower_precisions],
         timed_in=timed_in(summary.measured),
         curves=curves(summary),
         legend=LEGEND,

@@ -77,7 +77,7 @@ def _taken(timing: LatencySummary, statistic: Statistic) -> dict[str, _Taken]:
     return {timing.precision: fastest, **others}
 
 
-def precision_words(found: LowerPrecision) -> str:
+def precision_sentence(found: LowerPrecision) -> str:
     """How many candidates a precision was chosen for, and its latency against the highest one, in a sentence."""
     chosen = f"{found.precision} is the chosen precision for {found.counted} of {found.candidates} candidates"
     if found.times_as_long is None:

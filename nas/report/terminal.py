@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.report.precisions import precision_words
+from nas.report.precisions import precision_sentence
 from nas.report.standings import Standing
 from nas.report.summary import Summary, summarize
 from nas.report.timings import timing_words
@@ -39,7 +39,7 @@ def leaderboard_table(summary: Summary) -> str:
         )
         for row in summary.leaderboard
     ]
-    words = [*map(precision_words, summary.lower_precisions), timing_words(summary.timings)]
+    words = [*map(precision_sentence, summary.lower_precisions), timing_words(summary.timings)]
     text = table(rows, ("place", "network", *precision, f"{statistic}ms", *measured))
     return "\n".join([text, *([""] if any(words) else []), *filter(None, words)])
 

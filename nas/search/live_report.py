@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nas.host.python import command_of, environment
+from nas.host.python import command_of, environment_variables
 from nas.runs.folder import RunFolder
 
 PAUSE_SECONDS = 30.0  # pause before each page, so that trials which end within it share a page
@@ -64,7 +64,7 @@ def _write_once(root: Path, ended: threading.Event) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment(),
+        env=environment_variables(),
     )
     try:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nas.data import IGNORE
 from nas.data.share import WHOLE, Share
-from nas.training.together import mean_of
+from nas.training.together import mean_over_processes
 
 
 def class_weights(shares: Sequence[float], c: float) -> Tensor:
@@ -47,7 +47,7 @@ def segmentation_loss(
     else:
         each = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")  # (N, H, W)
         total = (mass * emphasis * torch.exp(focus * (1 - torch.exp(-each.detach()))) * each).sum()
-    return total / mean_of(mass.sum(dtype=torch.float32), share).clamp(min=1e-12)
+    return total / mean_over_processes(mass.sum(dtype=torch.float32), share).clamp(min=1e-12)
 
 
 def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -122,4 +122,4 @@ def distillation_loss(
         reduction="none",
     ).sum(1)  # (N, H, W)
     known = labels != IGNORE
-    return (divergence * known).sum() / mean_of(known.sum(), share).clamp(min=1) * temperature**2
+    return (divergence * known).sum() / mean_over_processes(known.sum(), share).clamp(min=1) * temperature**2

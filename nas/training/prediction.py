@@ -11,7 +11,7 @@ from torch import nn
 from nas.data import MEAN, STD
 from nas.training.exact import in_float32
 from nas.training.metrics import require_finite_logits
-from space.network import labels_of as network_labels
+from space.network import labels_of
 
 
 def predict(network: nn.Module, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -22,7 +22,7 @@ def predict(network: nn.Module, image: NDArray[np.uint8], size: tuple[int, int])
 
     Raises: TrainingError when a logit is not finite.
     """
-    return fitted(labels_of(network, network_input(image, size))[0], image.shape[:2])
+    return fitted(predicted_labels(network, network_input(image, size))[0], image.shape[:2])
 
 
 def network_input(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -39,7 +39,7 @@ def network_input(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
     return pixels.transpose(2, 0, 1)[None]
 
 
-def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+def predicted_labels(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Classes, uint8 (1, h, w), that a network, put into evaluation mode, gives for `image` (1, 3, h, w).
 
     Raises: TrainingError when a logit is not finite.
@@ -47,7 +47,7 @@ def labels_of(network: nn.Module, image: NDArray[np.float32]) -> NDArray[np.uint
     batch = torch.from_numpy(image)
     with torch.inference_mode(), in_float32():
         device = next(network.parameters()).device
-        labels = network_labels(network.eval(), batch.to(device), require_finite_logits)
+        labels = labels_of(network.eval(), batch.to(device), require_finite_logits)
         return labels.to(torch.uint8).cpu().numpy()
 
 

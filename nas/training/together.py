@@ -27,7 +27,7 @@ def summed(value: Tensor, share: Share) -> Tensor:
     return total
 
 
-def mean_of(value: Tensor, share: Share) -> Tensor:
+def mean_over_processes(value: Tensor, share: Share) -> Tensor:
     """The mean of `value` over the processes, float32; `value` itself if there is only one process."""
     return value if share.is_whole else summed(value.float(), share) / share.count
 

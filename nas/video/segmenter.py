@@ -31,6 +31,6 @@ def of_form(form: Form) -> Segmenter:
 
 def of_pytorch(network: nn.Module, device: str) -> Segmenter:
     """A network in PyTorch, on the device that it is on."""
-    from nas.training.prediction import labels_of
+    from nas.training.prediction import predicted_labels
 
-    return Segmenter(name=f"PyTorch on {device}", open=lambda image: lambda: labels_of(network, image))
+    return Segmenter(name=f"PyTorch on {device}", open=lambda image: lambda: predicted_labels(network, image))

@@ -160,7 +160,7 @@ def _lock(descriptor: int, kind: int) -> None:
 
 
 def _tell() -> None:
-    if words := waiting():
+    if words := awaited():
         print(words, file=sys.stderr, flush=True)
 
 
@@ -170,7 +170,7 @@ def name() -> str:
     return f"{boot} {folder.st_dev}:{folder.st_ino}"
 
 
-def waiting(session: int | None = None) -> str:
+def awaited(session: int | None = None) -> str:
     """Which processes this one, or one in a session of the operating system, waits for, in words; empty if for none."""
     holders, blocked = _locks()
     if session is not None and not any(_session_of(process) == session for process in blocked):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from nas.errors import TargetError
-from nas.host.python import environment
+from nas.host.python import environment_variables
 from nas.host.words import one_line
 from nas.latency.machine import device, lane
 from nas.latency.target import Target
@@ -58,7 +58,7 @@ class Connection:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
-                    env=environment(),
+                    env=environment_variables(),
                     pass_fds=descriptors,
                     start_new_session=True,  # Ctrl-C reaches only this process, which then ends the other
                 )
@@ -100,7 +100,7 @@ class Connection:
         """
         pause, left, waited = min(lane.TELL_SECONDS, limit_seconds), limit_seconds, 0.0
         while not select.select([self._replies], [], [], pause)[0]:
-            if words := lane.waiting(session=self._process.pid) if self._here else "":
+            if words := lane.awaited(session=self._process.pid) if self._here else "":
                 print(words, file=sys.stderr, flush=True)
                 waited += pause
                 if waited <= MOST_WAIT_SECONDS:

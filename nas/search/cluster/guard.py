@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from nas.host.python import command_of, environment
+from nas.host.python import command_of, environment_variables
 from nas.storage.scratch import clear_abandoned
 
 ROUNDS, PAUSE_SECONDS = 20, 0.1  # several rounds, since a process may start while others are being killed
@@ -31,7 +31,7 @@ def start(folder: str) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment(),
+        env=environment_variables(),
         start_new_session=True,  # so that Ctrl-C does not reach it
     )
 

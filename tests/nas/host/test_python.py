@@ -12,6 +12,6 @@ from nas.host import python
 
 def test_installed_packages_do_not_come_before_pythons_own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "mine:")
-    assert python.environment()["PYTHONPATH"] == f"{python.OURS}:mine", "a checkout is found"
+    assert python.environment_variables()["PYTHONPATH"] == f"{python.OURS}:mine", "a checkout is found"
     monkeypatch.setattr(python, "OURS", Path(site.getsitepackages()[0]).resolve())
-    assert python.environment()["PYTHONPATH"] == "mine"
+    assert python.environment_variables()["PYTHONPATH"] == "mine"

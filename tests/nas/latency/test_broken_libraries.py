@@ -18,7 +18,7 @@ BROKEN = {
 STATES = """
 from nas.latency import default, parse_target, runtimes
 print(runtimes.missing(parse_target("onnxruntime@cpu")))
-print(*default.candidates())
+print(*default.ready_targets())
 """
 CHOOSE = """
 from nas.latency import default
@@ -42,10 +42,10 @@ def test_a_broken_runtime_is_no_candidate_for_the_default(kind: str, tmp_path: P
     (tmp_path / "onnxruntime.py").write_text(BROKEN[kind])
     done = python(tmp_path, "-c", STATES)
     assert done.returncode == 0, done.stderr
-    reason, candidates = done.stdout.splitlines()
+    reason, ready = done.stdout.splitlines()
     assert reason == f"its libraries do not load: {LOST}; install them again"
-    assert candidates.startswith("openvino@cpu")
-    assert "onnxruntime" not in candidates
+    assert ready.startswith("openvino@cpu")
+    assert "onnxruntime" not in ready
 
 
 def test_a_broken_runtime_is_reported_each_time_a_target_is_chosen(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_waiting_for_the_timing_of_another_process_does_not_count(
     timing = visitor("exclusive", 1, 2.0)
     assert next_line(timing) == "in\n"
     asked = Connection(Target.parse("null@cpu:1"), ["-c", WAITER])
-    while not lane.waiting(session=asked._process.pid):
+    while not lane.awaited(session=asked._process.pid):
         time.sleep(0.01)
     assert asked.hear(limit_seconds=0.5) == {}
     asked.stop()
@@ -165,7 +165,7 @@ def test_a_hanging_holder_of_the_lane_is_not_waited_for_without_end(monkeypatch:
     hangs = visitor("exclusive", 1, 600)
     assert next_line(hangs) == "in\n"
     asked = Connection(Target.parse("null@cpu:1"), ["-c", WAITER])
-    while not lane.waiting(session=asked._process.pid):
+    while not lane.awaited(session=asked._process.pid):
         time.sleep(0.01)
     with pytest.raises(WorkerError, match="gave no answer within"):
         asked.hear(limit_seconds=0.5)

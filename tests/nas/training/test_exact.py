@@ -16,7 +16,7 @@ from nas.training.evaluation import evaluate
 from nas.training.exact import in_float32
 from nas.training.normalisation import reestimate_batch_norm
 from nas.training.own_size import View, confusion_at_own_size, label_at_own_size
-from nas.training.prediction import labels_of
+from nas.training.prediction import predicted_labels
 
 PICTURE = np.zeros((32, 48, 3), dtype=np.uint8)
 
@@ -48,7 +48,7 @@ def batches(dataset: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
         lambda network, dataset: evaluate(network, dataset),
         lambda network, dataset: confusion_at_own_size(network, dataset, "validation", View(size=dataset.size)),
         lambda network, dataset: label_at_own_size(network, PICTURE, View(size=(32, 48))),
-        lambda network, dataset: labels_of(network, np.zeros((1, 3, 32, 48), dtype=np.float32)),
+        lambda network, dataset: predicted_labels(network, np.zeros((1, 3, 32, 48), dtype=np.float32)),
         lambda network, dataset: score_labels([], network, batches(dataset), 3),
         lambda network, dataset: reestimate_batch_norm(
             network, make_loader(dataset, "train", batch_size=4, augmentation=None), 1
