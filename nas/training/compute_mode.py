@@ -50,7 +50,8 @@ def usual_mode(network: nn.Module, device: torch.device, recipe: Recipe) -> Comp
 
 
 def modes_of(network: nn.Module, device: torch.device, recipe: Recipe) -> tuple[ComputeMode, ...]:
-    """All compute modes that the device has in hardware, the usual one first; mixed precision if the recipe allows it.
+    """All compute modes that the device has in hardware, the usual one first. Mixed precision only if the recipe allows
+    it.
     """
     usual = usual_mode(network, device, recipe)
     layouts: list[MemoryLayout] = ["channels_last", "plain"] if _is_safe_channels_last(network, device) else ["plain"]
