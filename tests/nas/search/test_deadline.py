@@ -355,7 +355,7 @@ def test_the_time_left_is_that_of_the_remaining_trainings(
     console = Console(run, run.study())
     now[0] += 10
     train(run, trial, "finish", FINISH - 1, FINISH)
-    console.epoch(Job(trial=trial, phase="finish"), FINISH - 1, 0.3)
+    console.epoch(Job(trial=trial, phase="finish"), FINISH - 1, 1.5, 0.3)
     assert words in capsys.readouterr().out, "one epoch of the first, and ten of the other, in ten seconds each"
 
 
