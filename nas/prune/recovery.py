@@ -39,8 +39,8 @@ def recover(
         device=tuning.device,
         threads=tuning.threads,
     )
-    train, validation = len(tuning.dataset.train), len(tuning.dataset.validation)
-    with progress.over("statistics of batch norms", min(STATISTICS_BATCHES * tuning.recipe.batch_size, train)):
+    images = min(STATISTICS_BATCHES * tuning.recipe.batch_size, len(tuning.dataset.train))
+    with progress.over("statistics of batch norms", images):
         reestimate_batch_norm(network, statistics.loader, statistics.batches, guard=tuning.guard, count=progress.count)
     if not epochs:
         return
@@ -56,7 +56,7 @@ def recover(
         count=progress.count,
     )
     while not trainer.finished:
-        with progress.over(f"epoch {trainer.epoch + 1}/{epochs}", train + validation, waits=trainer.waits):
+        with progress.over(f"epoch {trainer.epoch + 1}/{epochs}", trainer.images_to_come, waits=trainer.waits):
             report = trainer.run_epoch()
         said(str(report))
         tell(report, trainer.learning_rate)

@@ -85,9 +85,8 @@ def fine_tuned(
         guard=lane.shared_on(tuning.device),
         count=progress.count,
     )
-    images = len(dataset.train) + len(dataset.validation)
     while not trainer.finished:
-        with progress.over(f"epoch {trainer.epoch + 1}/{tuning.epochs}", images, waits=trainer.waits):
+        with progress.over(f"epoch {trainer.epoch + 1}/{tuning.epochs}", trainer.images_to_come, waits=trainer.waits):
             report = trainer.run_epoch()
         said(str(report))
         tell(report, trainer.learning_rate)

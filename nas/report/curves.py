@@ -1,8 +1,7 @@
-"""Learning curves: mIoU after every epoch of every trained candidate."""
+"""Learning curves: mIoU after the scored epochs of every trained candidate."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
 from markupsafe import Markup
@@ -23,11 +22,13 @@ LONGEST_NAME = 24
 
 
 def curves(summary: Summary) -> Markup | None:
-    """A chart with a line per candidate, a dot where its finish begins and a name at its end. None without scores."""
+    """A chart with a line per candidate and a name at its end. Dots mark where its finish begins, and the scores of a
+    training that was not scored after every epoch. None without scores.
+    """
     trained = [each for each in summary.measured if each.miou is not None]
     if not trained:
         return None
-    values = [value for each in trained for value in (*each.search, *each.finish) if value is not None]
+    values = [miou for each in trained for _, miou in each.curve]
     winners = {winner.key for winner in summary.winners}
     with look():
         figure, axes = framed(WIDTH, HEIGHT, *MARGINS)
@@ -43,17 +44,19 @@ def curves(summary: Summary) -> Markup | None:
         for each in sorted(trained, key=lambda each: (each.key in winners, len(each.finish))):
             _draw_curve(axes, each, each.key in winners)
         _draw_names(axes, trained, winners)
-        return as_svg(figure, "Learning curves", "mIoU after every epoch")
+        return as_svg(figure, "Learning curves", "mIoU after the epochs that were scored")
 
 
 def _draw_curve(axes: Axes, candidate: TrialSummary, is_winner: bool) -> None:
-    # Epochs that trained only the encoder have no points, but count on the axis.
-    values = [math.nan if value is None else value for value in (*candidate.search, *candidate.finish)]
-    marks = [len(values) - 1] + ([len(candidate.search)] if candidate.search and candidate.finish else [])
+    # Epochs without an mIoU of the network have no points, but count on the axis.
+    epochs, mious = zip(*candidate.curve, strict=True)
+    finish_begins = len(candidate.search) + 1 if candidate.search and candidate.finish else 0
+    has_gaps = len(epochs) <= epochs[-1] - epochs[0]
+    marks = [place for place, epoch in enumerate(epochs) if has_gaps or epoch in (finish_begins, epochs[-1])]
     bold = bool(candidate.finish) or is_winner
     axes.plot(
-        range(1, len(values) + 1),
-        values,
+        epochs,
+        mious,
         color=LIGHT["winner" if is_winner else candidate.origin],
         linewidth=2.2 if bold else 1.1,
         alpha=None if bold else 0.7,
@@ -68,7 +71,7 @@ def _draw_names(axes: Axes, trained: Sequence[TrialSummary], winners: Collection
     longest = max(each.epochs for each in trained)
     order = sorted(trained, key=lambda each: (each.key not in winners, -(each.miou or 0.0)))
     named = [each for each in order if each.epochs == longest or each.key in winners][:MOST_NAMES]
-    ends = [axes.transData.transform((each.epochs, each.miou or 0.0)) for each in named]
+    ends = [axes.transData.transform(each.curve[-1]) for each in named]
     frame = axes.bbox
     heights = spread([y for _, y in ends], LINE_PIXELS, frame.y0, frame.y1)
     for each, (x, y), height in zip(named, ends, heights, strict=True):

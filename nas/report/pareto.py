@@ -252,7 +252,7 @@ def _draw_gains(axes: Axes, view: _View) -> None:
     """Draw lines from the mIoU after the search phase (a dot) to that after the finish, or to a winner's star."""
     stars = {winner.key: winner for winner in view.winners if not winner.pruned}
     for each in view.trained:
-        if each.search_miou is None or not each.finish:
+        if each.search_miou is None or each.finish_miou is None:
             continue
         x, after = view.place(each)
         if (winner := stars.get(each.key)) is not None:

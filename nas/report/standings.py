@@ -18,7 +18,7 @@ Role = Literal["winner", "published, own width", "published, scaled", "published
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSummary:
-    """A trial, or a published network at its own width, with its mIoU (0..1) after each epoch of both phases.
+    """A trial, or a published network at its own width, with its mIoU (0..1) after the epochs of both phases.
 
     `status`: `infeasible` is over the budget and was not trained; `paused` is at the end of a rung before the last;
     `stopped` was ended by an earlier version in the middle of its schedule; `unfinished` has epochs to come.
@@ -34,9 +34,10 @@ class TrialSummary:
     parameters: int
     multiply_adds: int
     search: tuple[float | None, ...]
-    """mIoU after each epoch of the search phase; None for epochs that trained only the encoder, whose score is not the
-    network's."""
-    finish: tuple[float, ...]
+    """mIoU after each epoch of the search phase; None for epochs that were not scored, and for those that trained only
+    the encoder, whose score is not the network's."""
+    finish: tuple[float | None, ...]
+    """mIoU after each epoch of the finish; None for epochs that were not scored."""
     rungs: tuple[int, ...]
     """Epochs of the search phase at which a rung ended; empty for a single schedule."""
     parent: str  # the published network that it was scaled or pruned from, or empty
@@ -45,23 +46,29 @@ class TrialSummary:
 
     @property
     def search_miou(self) -> float | None:
-        """mIoU after the last epoch of the search phase."""
-        return self.search[-1] if self.search else None
+        """The last mIoU of the search phase: that after its last epoch, unless the training is under way."""
+        return _last(self.search)
 
     @property
     def finish_miou(self) -> float | None:
-        """mIoU after the last epoch of the finish phase."""
-        return self.finish[-1] if self.finish else None
+        """The last mIoU of the finish: that after its last epoch, unless the training is under way."""
+        return _last(self.finish)
 
     @property
     def miou(self) -> float | None:
-        """mIoU after the longest training."""
+        """mIoU after the longest training so far."""
         return self.search_miou if self.finish_miou is None else self.finish_miou
 
     @property
     def epochs(self) -> int:
         """Epochs of both phases together."""
         return len(self.search) + len(self.finish)
+
+    @property
+    def curve(self) -> tuple[tuple[int, float], ...]:
+        """The epochs with an mIoU, counted from 1 through both phases, and that mIoU."""
+        each = enumerate((*self.search, *self.finish), 1)
+        return tuple((epoch, miou) for epoch, miou in each if miou is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,10 @@ class Standing:
     epochs: int
     parameters: int
     multiply_adds: int
+
+
+def _last(mious: Sequence[float | None]) -> float | None:
+    return next((miou for miou in reversed(mious) if miou is not None), None)
 
 
 def leaderboard(

@@ -207,7 +207,8 @@ def _entry(
     if not trial.stopped:  # it may have been interrupted on the way to its next rung
         ends = [rung.epochs for rung in trial.rungs] or [epoch.epochs for epoch in history[-1:]]
         history = history[: max((end for end in ends if end <= len(history)), default=0)]
-    ended = bool(history) and not trial.failed
+    miou = history[-1].miou if history and not trial.failed else None
+    ended = miou is not None
     latency = trial.latency if same_target else None
     if not ended and latency is None:
         return None
@@ -220,7 +221,7 @@ def _entry(
         architecture=trial.architecture,
         genotype=dict(trial.genotype),
         latency=latency,
-        miou=history[-1].scores.miou if ended else None,
+        miou=miou,
         fidelity=min(share, MOST_FIDELITY),
         over=over,
         drawn_for_milliseconds=trial.budget_milliseconds if drawn else 0.0,

@@ -42,8 +42,8 @@ def event_files(folder: Path, after: int) -> Iterator[Tell]:
     def tell(report: EpochReport, learning_rate: float) -> None:
         scalars = {
             "loss": report.loss,
-            "mIoU": report.scores.miou,
-            "pixel_accuracy": report.scores.pixel_accuracy,
+            "mIoU": None if report.scores is None else report.scores.miou,
+            "pixel_accuracy": None if report.scores is None else report.scores.pixel_accuracy,
             "learning_rate": learning_rate,
             "seconds": report.seconds,
             "waited_for_data": report.waited_for_data,

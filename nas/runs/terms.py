@@ -24,8 +24,9 @@ from space import UserError, strict
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """The settings that no record of a candidate contains. The recipe's seed does not matter for comparisons, and its
-    initial weights have a record of their own (`nas.runs.initial_weights`): both are left at their defaults.
+    """The settings that no record of a candidate contains. The recipe's seed and how often it scores do not matter for
+    comparisons, and its initial weights have a record of their own (`nas.runs.initial_weights`): all are left at their
+    defaults.
     """
 
     recipe: Recipe
@@ -73,7 +74,7 @@ def require_terms(run: RunFolder, study: Study) -> None:
 
 def terms_of(study: Study) -> Terms:
     """The terms of a study."""
-    recipe = replace(study.recipe, init=None, seed=Recipe.seed, probe=Recipe.probe)
+    recipe = replace(study.recipe, init=None, seed=Recipe.seed, probe=Recipe.probe, score_every=None)
     return Terms(recipe=recipe, precisions=tuple(sorted(study.precisions)))
 
 

@@ -194,7 +194,8 @@ class Epoch:
     """Number of epochs of the phase."""
     loss: float
     seconds: float
-    scores: Scores
+    scores: Scores | None
+    """None for an epoch that was not scored; the last one of a phase always is."""
     waited_for_data: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
     """Share of `seconds` (0..1) spent waiting for batches; None for epochs of earlier versions."""
     waited_for_lane: float | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
@@ -210,6 +211,13 @@ class Epoch:
             raise UserError(f"expected an epoch from 1 to {self.epochs}, got {self.epoch}")
         if self.seconds < 0:
             raise UserError(f"seconds: expected 0 or more, got {self.seconds}")
+        if self.scores is None and self.epoch == self.epochs:
+            raise UserError(f"scores: expected those of epoch {self.epoch}, the last one, got none")
+
+    @property
+    def miou(self) -> float | None:
+        """mIoU (0..1); None where it was not scored."""
+        return None if self.scores is None else self.scores.miou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,12 +257,12 @@ class Progress:
 
     @property
     def miou(self) -> float | None:
-        """mIoU (0..1) after the last epoch; None before the first."""
-        return self.history[-1].scores.miou if self.history else None
+        """mIoU (0..1) after the last epoch; None before the first, and where the last one was not scored."""
+        return self.history[-1].miou if self.history else None
 
     @property
     def done(self) -> bool:
-        """Whether every epoch of the phase is finished."""
+        """Whether every epoch of the phase is finished; there is an `miou` then."""
         return bool(self.history) and self.history[-1].epoch == self.history[-1].epochs
 
 

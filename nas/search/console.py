@@ -125,8 +125,8 @@ class Console:
         if trial.feasible:
             self._add_epochs(self._study.recipe.epochs)
 
-    def epoch(self, job: Job, epoch: int, miou: float) -> None:
-        """A training finished an epoch."""
+    def epoch(self, job: Job, epoch: int, loss: float, miou: float | None) -> None:
+        """A training finished an epoch; the loss is printed where the epoch was not scored."""
         self._epochs_done += 1
         self._add_epochs(-1)
         begin = self._start if self._first_candidate is None else self._first_candidate
@@ -137,9 +137,10 @@ class Console:
         recorded = read_progress(job.folder(self._run))
         taken = recorded.pretrained if epoch == 1 else None
         waits = next((_waits(each) for each in recorded.history if each.epoch == epoch), "")
+        figure = f"loss {loss:7.3f}" if miou is None else f"mIoU {100 * miou:5.1f} %"
         self.step(
             f"{_phase(job):7} {job.trial.name:24} epoch {epoch}/{self._epochs(job)}  "
-            f"mIoU {100 * miou:5.1f} %  {self._latency(job.trial)}  {waits}about {duration(max(1.0, left))} left"
+            f"{figure}  {self._latency(job.trial)}  {waits}about {duration(max(1.0, left))} left"
             f"{'' if taken is None else f'  {taken} ({PRETRAINED})'}{'' if job.tries is None else f'  {job.variant}'}"
         )
 

@@ -131,9 +131,7 @@ def _parsed(data: bytes, path: str | Path) -> Checkpoint:
         raise _damaged(path, "checksum mismatch")
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        reports = [
-            EpochReport(**{**report, "scores": Scores(**report["scores"])}) for report in state.pop("history", [])
-        ]
+        reports = [_report(each) for each in state.pop("history", [])]
         state.pop("format", None)  # of format 1
         return Checkpoint(history=reports, **state)
     except Exception as error:  # whatever torch raises for a damaged file of format 1
@@ -141,6 +139,11 @@ def _parsed(data: bytes, path: str | Path) -> Checkpoint:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _damaged(path, reason) from None
+
+
+def _report(values: Mapping[str, Any]) -> EpochReport:
+    scores = values["scores"]
+    return EpochReport(**{**values, "scores": None if scores is None else Scores(**scores)})
 
 
 def _damaged(path: str | Path, reason: str) -> DamagedError:

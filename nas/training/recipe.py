@@ -170,6 +170,9 @@ class Recipe:
     """
     batch_norm_batches: int = 0
     """Training batches that give batch norms fresh statistics before each scoring; 0 keeps running averages."""
+    score_every: int | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
+    """Epochs from one scoring on the validation images to the next; the last epoch of every learning-rate schedule is
+    always scored. None: in a search only these, in other trainings every epoch."""
     mixed_precision: bool = True
     """Whether CUDA uses bfloat16, or float16 with loss scaling. A CPU uses float32 unless a probe finds better."""
     encoder: EncoderStage | None = field(default=None, metadata=strict.LEFT_OUT_AT_DEFAULT)
@@ -204,6 +207,8 @@ class Recipe:
             raise UserError("warmup_start: expected a share above 0 where the growth is exponential, got 0")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise UserError(f"gradient_clip: expected a norm above 0 or null, got {self.gradient_clip}")
+        if self.score_every is not None and not self.score_every > 0:
+            raise UserError(f"score_every: expected a number of epochs above 0 or null, got {self.score_every}")
         _check_class_weighting(self.class_weighting)
         if self.ohem_probability is not None and not 0 < self.ohem_probability <= 1:
             raise UserError(

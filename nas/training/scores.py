@@ -38,8 +38,8 @@ class EpochReport:
     """Number of epochs of the whole training."""
     loss: float
     """Mean loss over the epoch's steps."""
-    scores: Scores
-    """Scores on the validation images."""
+    scores: Scores | None
+    """Scores on the validation images; None after an epoch that is not scored."""
     seconds: float
     """Duration of training and scoring."""
     waited_for_data: float | None = None
@@ -50,5 +50,6 @@ class EpochReport:
     """Whether the epoch trained the encoder alone, under its own classifier, to which the scores belong."""
 
     def __str__(self) -> str:
-        """`epoch 2/10  loss 0.512  mIoU 41.3 %`."""
-        return f"epoch {self.epoch}/{self.epochs}  loss {self.loss:.3f}  mIoU {100 * self.scores.miou:.1f} %"
+        """`epoch 2/10  loss 0.512  mIoU 41.3 %`, without the mIoU where the epoch is not scored."""
+        score = "" if self.scores is None else f"  mIoU {100 * self.scores.miou:.1f} %"
+        return f"epoch {self.epoch}/{self.epochs}  loss {self.loss:.3f}{score}"

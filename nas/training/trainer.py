@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -32,6 +33,7 @@ from nas.training.normalisation import reestimate_batch_norm
 from nas.training.optimisation import restore_optimizer
 from nas.training.recipe import Recipe
 from nas.training.room import require_room, require_shares
+from nas.training.schedules import Schedules
 from nas.training.scores import EpochReport, Scores
 from nas.training.start import StartingNetwork, starting_network
 from nas.training.stepper import Model, Stepper
@@ -191,7 +193,7 @@ class Trainer:
         return self.epoch >= self._rungs[-1]
 
     def run_epoch(self) -> EpochReport:
-        """Train one epoch and score the network on the validation images.
+        """Train one epoch, and score the network on the validation images if the epoch is one of those to be scored.
 
         Raises: TrainingError when the loss or a scored logit is not finite; DataError when a batch cannot be read.
         """
@@ -202,7 +204,7 @@ class Trainer:
         with self._randomness(self.epoch + 1):
             loss = self._train_epoch()
         self.epoch += 1
-        scores = self._score()
+        scores = self._score() if self._schedules.scores_after(self.epoch) else None
         seconds, data, lane = self._spent()
         report = EpochReport(
             epoch=self.epoch,
@@ -216,6 +218,16 @@ class Trainer:
         )
         self.history = (*self.history, report)
         return report
+
+    @property
+    def images_to_come(self) -> int:
+        """Number of images of the next epoch: those that are trained on, and those that are scored after it, if any."""
+        scored = len(self.dataset.validation) if self._schedules.scores_after(self.epoch + 1) else 0
+        return len(self.dataset.train) + scored
+
+    @property
+    def _schedules(self) -> Schedules:
+        return Schedules(ends=(self.encoder_epochs, *self._rungs), score_every=self.recipe.score_every)
 
     def waits(self) -> tuple[float, float]:
         """The shares (0..1) of the current epoch's time so far spent waiting for batches and for the guard."""
@@ -323,9 +335,7 @@ class Trainer:
     def _place(self, step: int) -> tuple[int, int]:
         """The position in its schedule of a step of this epoch, and the length of the schedule in steps."""
         steps = len(self._loaders.train)
-        ends = (self.encoder_epochs, *self._rungs)
-        begin = max((end for end in ends if end <= self.epoch), default=0)
-        end = min(end for end in ends if end > self.epoch)
+        begin, end = self._schedules.around(self.epoch + 1)
         return (self.epoch - begin) * steps + step, (end - begin) * steps
 
     def _waited(self) -> tuple[float, float]:
@@ -349,8 +359,8 @@ class Trainer:
 
     def _score(self) -> Scores:
         if (statistics := self._loaders.statistics) is not None:
-            # Before every scoring, not only the last: training itself never reads the statistics, and scores
-            # that decide whether a trial goes on must not depend on how far the statistics lag behind.
+            # Before every scoring, not only the last: scores that decide whether a trial goes on must not depend on how
+            # far the statistics lag behind. Training never reads them, except in batches of one (`lone_values_kept`).
             reestimate_batch_norm(
                 self._scored,
                 statistics.loader,
@@ -380,7 +390,7 @@ class Trainer:
         data = self.dataset
         return {
             "architecture": f"key: {self.architecture.key}\n{self.architecture.to_yaml()}",
-            "recipe": strict.dump(self.recipe),
+            "recipe": strict.dump(replace(self.recipe, score_every=None)),  # which changes no weight
             "data set": f"name: {data.name}\nsize: {data.size}\nclasses: {', '.join(data.classes)}\n"
             f"training images: {len(data.train.images)}\nvalidation images: {len(data.validation.images)}",
         }

@@ -65,7 +65,7 @@ STUDY = """
 data: {name: road_scenes, size: [48, 64], train_images: 12, validation_images: 4}
 budget: 1.5ms
 target: null@cpu:1
-recipe: {optimizer: adamw, learning_rate: 0.002, epochs: 2, batch_size: 4}
+recipe: {optimizer: adamw, learning_rate: 0.002, epochs: 2, batch_size: 4, score_every: 1}
 space:
   {stages: [2], stage.depth: [1, 2], block: [nonbt, fpl, sep], decoder: [none, deconv, cat, ladder],
    head: [linear, linear_nobias, sep, preact], head.width: [32, 64],

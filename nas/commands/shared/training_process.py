@@ -161,8 +161,8 @@ def _train(trainer: Trainer, out: Path, progress: ProgressLine, tell: Tell) -> N
     seconds: list[float] = []
     advised = False
     while not trainer.finished:
-        images = len(trainer.dataset.train) + len(trainer.dataset.validation)
-        with progress.over(f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}", images, waits=trainer.waits):
+        what = f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}"
+        with progress.over(what, trainer.images_to_come, waits=trainer.waits):
             report = trainer.run_epoch()
         seconds.append(report.seconds)
         tell(report, trainer.learning_rate)
@@ -171,9 +171,10 @@ def _train(trainer: Trainer, out: Path, progress: ProgressLine, tell: Tell) -> N
         left = sum(seconds) / len(seconds) * (report.epochs - report.epoch)
         waits = waiting(report.waited_for_data, report.waited_for_lane)
         ending = f"{waits and ', '}{waits}{'' if trainer.finished else f', {duration(left)} left'}"
+        score = "" if report.scores is None else f"mIoU {percent(report.scores.miou):>5} %"
         print(
-            f"epoch {report.epoch:{width}}/{report.epochs}{stage}  loss {report.loss:.4f}  "
-            f"mIoU {percent(report.scores.miou):>5} %  {report.seconds:.1f} s{ending}",
+            f"epoch {report.epoch:{width}}/{report.epochs}{stage}  loss {report.loss:.4f}  {score:12}  "
+            f"{report.seconds:.1f} s{ending}",
             flush=True,
         )
         advice = waiting_advice(report.waited_for_data, report.waited_for_lane)
@@ -191,6 +192,7 @@ def _finish(trainer: Trainer, out: Path) -> None:
 
     architecture, dataset = trainer.architecture, trainer.dataset
     scores = read_progress(out).history[-1].scores
+    assert scores is not None, "the last epoch is scored"
     write_text(out / ARCHITECTURE, architecture.to_yaml())
     write_text(out / SCORES, strict.dump(ScoreCard.of(architecture, dataset, trainer.recipe, scores)))
     save_weights(out / WEIGHTS, trainer.weights(), metadata(architecture, Labelling.of(dataset)))

@@ -14,6 +14,7 @@ from nas.runs.shares import Shares
 from nas.runs.spent import Stopwatch
 from nas.runs.to_finish import to_finish
 from nas.runs.trial import Timed, Trial
+from nas.search.propose.pace import Pace, usual_scoring
 from nas.search.search import Search
 
 CERTIFYING_SECONDS = 20.0  # to export, time and score a winner, beside waiting for a quiet machine
@@ -35,7 +36,7 @@ class Deadline:
         self._plan = search.study.search
         self._stopwatch = stopwatch
         self._to_finish = to_finish(search.run, search.study, search.budgets)  # begins when proposals have ended
-        self._seconds: dict[str, tuple[int, float]] = {}  # epochs of each trial and their seconds
+        self._paces: dict[str, Pace] = {}
         self._timed: dict[str, Timed] = {}
 
     def passed(self, trials: Sequence[Trial], shares: Shares) -> bool:
@@ -70,7 +71,7 @@ class Deadline:
         """
         if under_way < self._search.workers.concurrent or not _each_has_one(trials, shares):
             return False
-        return not any(self._epochs(trial)[0] for trial in trials)
+        return not any(self._pace(trial).epochs for trial in trials)
 
     def epochs_left(self, trials: Sequence[Trial], shares: Shares) -> float:
         """Epochs still to train when proposals have ended: of candidates under way or paused, and of the finish."""
@@ -87,13 +88,15 @@ class Deadline:
         run, budgets = self._search.run, len(self._search.budgets)
         timed = [self._timing(trial) for trial in run.trials()]
         left -= budgets * self._certifying_seconds(timed)
-        known = [self._epochs(trial) for trial in networks if not trial.failed]
-        seconds = [spent / epochs for epochs, spent in known if epochs]
+        known = [pace for trial in networks if not trial.failed and (pace := self._pace(trial)).epochs]
+        scoring = usual_scoring(known)
+        seconds = [each.seconds / (each.epochs + scoring * each.scored) for each in known]
         if not any(seconds):
             return whole
         seconds += len(self._to_finish.pruned) * [statistics.median(seconds)]
-        longest = _longest(self._search.workers.concurrent, seconds)
-        return max(math.ceil(LEAST_FINISH * whole), min(whole, int(left / longest)))
+        longest, least = _longest(self._search.workers.concurrent, seconds), math.ceil(LEAST_FINISH * whole)
+        lengths = range(whole, least, -1)
+        return next((each for each in lengths if self._work(each, scoring) * longest <= left), least)
 
     def _going_on(self, trials: Sequence[Trial], shares: Shares) -> tuple[list[int], list[int]]:
         """Remaining epochs of each candidate that is under way, and of each that is paused and likely to become a
@@ -104,7 +107,7 @@ class Deadline:
         paused: list[int] = []
         for budget in shares.budgets:
             ours = [trial for trial in trials if shares.home(trial) == budget and trial.feasible and not trial.failed]
-            under_way += [max(0, trial.until(whole) - self._epochs(trial)[0]) for trial in ours]
+            under_way += [max(0, trial.until(whole) - self._pace(trial).epochs) for trial in ours]
             reached = sorted((trial.until(whole) for trial in ours), reverse=True)
             paused += [whole - each for each in reached[: self._plan.finalists]]
         return [each for each in under_way if each], [each for each in paused if each]
@@ -114,19 +117,28 @@ class Deadline:
         workers = self._search.workers.concurrent
         timed = [self._timing(trial) for trial in trials]
         found = self._certifying_seconds(timed) * sum(budget not in shares.given_up for budget in shares.budgets)
-        known = [self._epochs(trial) for trial in trials]
-        epochs, seconds = sum(each for each, _ in known), sum(each for _, each in known)
-        if not epochs:
+        known = [self._pace(trial) for trial in trials]
+        scoring = usual_scoring(known)
+        done = sum(each.epochs + scoring * each.scored for each in known)
+        if not done:
             return found
         (under_way, paused), finish = self._going_on(trials, shares), self._to_finish
         to_come = [*paused, self._search.study.recipe.epochs] if another else paused
+
+        def work(epochs: Sequence[int]) -> list[float]:
+            return [self._work(each, scoring) for each in epochs]
+
         waves = (
-            _longest(workers, under_way, to_come)
-            + _longest(workers, finish.tries)
-            + _longest(workers, finish.finalists)
-            + self._company_epochs(trials) / workers
+            _longest(workers, work(under_way), work(to_come))
+            + _longest(workers, work(finish.tries))
+            + _longest(workers, work(finish.finalists))
+            + self._company_work(trials, scoring) / workers
         )
-        return found + waves * seconds / epochs
+        return found + waves * sum(each.seconds for each in known) / done
+
+    def _work(self, epochs: int, scoring: float) -> float:
+        """The length of a training with its scorings, in epochs without one; `scoring`: the length of one."""
+        return epochs + scoring * math.ceil(epochs / (self._search.study.recipe.score_every or max(1, epochs)))
 
     def _certifying_seconds(self, timed: Sequence[Timed]) -> float:
         """Forecast for certifying one winner. Each of its timing processes may wait for a quiet machine, or take as
@@ -137,25 +149,23 @@ class Deadline:
         seconds = max(self._search.study.patience_seconds, statistics.median(seen or [0.0]))
         return CERTIFYING_SECONDS + min(2, len(targets)) * processes_on(self._search.target) * seconds
 
-    def _company_epochs(self, trials: Sequence[Trial]) -> float:
-        """Epochs of published networks at their own width and of networks pruned from them, as epochs of a typical
+    def _company_work(self, trials: Sequence[Trial], scoring: float) -> float:
+        """The `_work` of published networks at their own width and of networks pruned from them, in epochs of a typical
         candidate.
         """
         finish = self._to_finish
         usual = statistics.median(trial.multiply_adds for trial in trials)
         costs = {each.name: max(1.0, each.multiply_adds / usual) for each in self._search.run.company()}
-        return sum(costs.get(name, 1.0) * left for name, left in finish.company.items()) + sum(finish.pruned)
+        company = (costs.get(name, 1.0) * self._work(left, scoring) for name, left in finish.company.items())
+        return sum(company) + sum(self._work(each, scoring) for each in finish.pruned)
 
-    def _epochs(self, trial: Trial) -> tuple[int, float]:
-        """Epochs of a trial in the search phase so far, and their seconds; cached once they are complete."""
+    def _pace(self, trial: Trial) -> Pace:
+        """The pace of a trial in the search phase so far; cached once that is complete."""
         key = trial.architecture.key
         whole = trial.until(self._search.study.recipe.epochs)
-        if key not in self._seconds or self._seconds[key][0] < whole:
-            history = self._search.run.progress(trial, "search").history
-            # Waiting for timings does not count: nothing is timed while the best are finished.
-            seconds = sum(epoch.seconds * (1 - (epoch.waited_for_lane or 0.0)) for epoch in history)
-            self._seconds[key] = len(history), seconds
-        return self._seconds[key]
+        if key not in self._paces or self._paces[key].epochs < whole:
+            self._paces[key] = Pace.of(self._search.run.progress(trial, "search").history)
+        return self._paces[key]
 
     def _timing(self, trial: Trial) -> Timed:
         """The measurements made for a trial; they are written before the trial, so that they can be cached."""

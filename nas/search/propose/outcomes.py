@@ -17,14 +17,22 @@ class Trainings:
         """Keys of architectures whose trainings ended or paused, so that nothing is to be done for them now."""
         self._run = run
         self._epochs = epochs
-        self._curves: dict[str, tuple[float, ...]] = {}
+        self._curves: dict[str, tuple[float | None, ...]] = {}
 
-    def curve(self, trial: Trial) -> tuple[float, ...]:
-        """The mIoU after every epoch so far; cached once the training is over."""
+    def epochs(self, trial: Trial) -> int:
+        """The number of epochs so far."""
+        return len(self._curve(trial))
+
+    def score(self, trial: Trial, epoch: int) -> float | None:
+        """The mIoU after an epoch, from 1; None where the training has not come so far, or was not scored there."""
+        return self._curve(trial)[epoch - 1] if 0 < epoch <= self.epochs(trial) else None
+
+    def _curve(self, trial: Trial) -> tuple[float | None, ...]:
+        """The mIoU after every epoch so far, None where it was not scored; cached once the training is over."""
         key = trial.architecture.key
         if key in self._curves:
             return self._curves[key]
-        curve = tuple(epoch.scores.miou for epoch in self._run.progress(trial, "search").history)
+        curve = tuple(epoch.miou for epoch in self._run.progress(trial, "search").history)
         if key in self.over:
             self._curves[key] = curve
         return curve
@@ -33,7 +41,7 @@ class Trainings:
         """Whether nothing is left to be done for a trial as recorded."""
         if not trial.feasible or trial.failed or trial.origin == "pruned":
             return True
-        done = len(self.curve(trial))
+        done = self.epochs(trial)
         return done >= trial.until(self._epochs) or (trial.stopped and done > 0)
 
     def is_over(self, step: Step) -> bool:
@@ -42,10 +50,11 @@ class Trainings:
 
     def outcome(self, step: Step) -> Outcome:
         """The result of the training of a step, without violations of budgets."""
-        curve = self.curve(step.trial)[: step.until(self._epochs)]
-        if not curve or (step.trial.failed and step.last):
+        reached = min(self.epochs(step.trial), step.until(self._epochs))
+        miou = self.score(step.trial, reached)
+        if miou is None or (step.trial.failed and step.last):
             return Outcome(miou=None)
-        return Outcome(miou=curve[-1], fidelity=len(curve) / self._epochs)
+        return Outcome(miou=miou, fidelity=reached / self._epochs)
 
     def ends(self, trial: Trial) -> None:
         """Mark a training as over: it ended, paused or will not begin."""

@@ -34,8 +34,7 @@ def seed_to_go_on(trials: Sequence[Trial], known: Sequence[Step], shares: Shares
 
 def _first_score(trial: Trial, trainings: Trainings) -> float | None:
     """mIoU at the end of a candidate's first rung; None where it has no rung, or did not reach it."""
-    curve = trainings.curve(trial)
-    return curve[trial.rungs[0].epochs - 1] if trial.rungs and len(curve) >= trial.rungs[0].epochs else None
+    return trainings.score(trial, trial.rungs[0].epochs) if trial.rungs else None
 
 
 def missing_finalists(trials: Sequence[Trial], shares: Shares, trainings: Trainings) -> list[Trial]:
@@ -59,7 +58,11 @@ def _standing(trials: Sequence[Trial], budget: Budget, shares: Shares, trainings
     """
     sound = [trial for trial in trials if trial.feasible and not trial.failed and trial.origin != "pruned"]
     ours = {trial.architecture.key: trial for trial in shares.competing(sound, budget)}
-    curves = {key: trainings.curve(trial) for key, trial in ours.items() if key in trainings.over}
-    paused = [key for key, curve in curves.items() if len(curve) < shares.epochs]
+    done = {key: trainings.epochs(trial) for key, trial in ours.items() if key in trainings.over}
+    paused = {
+        key: (epochs, score)
+        for key, epochs in done.items()
+        if epochs < shares.epochs and (score := trainings.score(ours[key], epochs)) is not None
+    }
     whole = sum(trial.until(shares.epochs) >= shares.epochs for key, trial in ours.items() if key not in paused)
-    return [ours[key] for key in sorted(paused, key=lambda key: (-len(curves[key]), -curves[key][-1]))], whole
+    return [ours[key] for key in sorted(paused, key=lambda key: paused[key], reverse=True)], whole

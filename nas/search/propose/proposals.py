@@ -231,7 +231,7 @@ class Proposals:
             guided=guided,
             in_vain=self._guidance.in_vain if guided else None,
         )
-        return go_on_to(trial, rung, len(self._trainings.curve(trial)))
+        return go_on_to(trial, rung, self._trainings.epochs(trial))
 
     def _resume(self, trial: Trial) -> Trial:
         """Record that a paused candidate goes on to its last rung."""
@@ -355,7 +355,7 @@ class Proposals:
         ended = {step.trial.architecture.key for step in steps if step.trial.disturbed is None}
         over = [trial for trial in reversed(self._in_order()) if trial.architecture.key in ended and trial.feasible]
         left = [trial for trial in over if trial.budget_milliseconds == budget.milliseconds and not trial.failed]
-        paused = (trial for trial in left if 0 < len(self._trainings.curve(trial)) < drawn.until)
+        paused = (trial for trial in left if 0 < self._trainings.epochs(trial) < drawn.until)
         return next((trial for trial in paused if trial.answers_in(self._space) == dict(drawn.genotype)), None)
 
     def _admit(

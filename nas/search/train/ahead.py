@@ -93,7 +93,7 @@ class Ahead:
             self._changed.notify_all()
             return self._found.popleft()
 
-    def _epoch(self, job: Job, epoch: int, miou: float) -> None:
+    def _epoch(self, job: Job, epoch: int, loss: float, miou: float | None) -> None:
         """Raises: the error that ended the thread, now rather than hours later when the trainings are over."""
         with self._changed:
             if self._error is not None:
@@ -101,7 +101,7 @@ class Ahead:
             self._waits = False  # the next job may have depended on how long an epoch takes
             self._epochs += 1
             self._changed.notify_all()
-        self._jobs.epoch(job, epoch, miou)
+        self._jobs.epoch(job, epoch, loss, miou)
 
     def _end(self, job: Job, epoch: int, error: str) -> None:
         """Raises: the error that ended the thread."""

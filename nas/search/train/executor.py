@@ -37,8 +37,9 @@ class Jobs:
 
     next: Callable[[], Job | None]
     """Returns the next job, or None when there is none left."""
-    epoch: Callable[[Job, int, float], None]
-    """Called when a job finished an epoch, with the number of that epoch and its mIoU (0..1)."""
+    epoch: Callable[[Job, int, float, float | None], None]
+    """Called when a job finished an epoch, with its number, its loss, and its mIoU (0..1) or None if it was not scored.
+    """
     end: Callable[[Job, int, str], None]
     """Called when a job ended, with its last epoch and why it failed; an empty reason if it did not."""
     waits: Callable[[], bool] = lambda: False
@@ -55,8 +56,6 @@ def run_jobs(search: Search, jobs: Jobs) -> None:
     with scratch_folder() as scratch:
         tune.run(
             TrialRunner,
-            metric="miou",
-            mode="max",
             search_alg=feed,
             scheduler=Scheduler(feed),
             stop=Halt(feed),
@@ -108,7 +107,7 @@ class Feed(Searcher):
     """
 
     def __init__(self, search: Search, jobs: Jobs) -> None:
-        super().__init__(metric="miou", mode="max")
+        super().__init__()  # without a metric, which Ray would demand of every epoch
         self._run = search.run
         self._workers = search.workers
         self._work = jobs
@@ -145,7 +144,7 @@ class Feed(Searcher):
                 self._failed[trial_id] = result["failed"]
             else:
                 self._epochs[trial_id] = result["epoch"]
-                self._work.epoch(self._jobs[trial_id], result["epoch"], result["miou"])
+                self._work.epoch(self._jobs[trial_id], result["epoch"], result["loss"], result.get("miou"))
                 self._under_way.heard(self._jobs[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -50,5 +50,8 @@ class Job:
 
 
 def recipe_of(study: Study, phase: Phase, variant: Variant, epochs: int) -> Recipe:
-    """The recipe of a training; a finish has a new schedule of its own length."""
-    return study.recipe if phase == "search" else replace(variant.of(study.recipe), epochs=epochs)
+    """The recipe of a training; a finish has a new schedule of its own length. Unless the study says otherwise, a
+    network is scored only where a schedule ends, since no other score decides anything.
+    """
+    recipe = study.recipe if phase == "search" else replace(variant.of(study.recipe), epochs=epochs)
+    return replace(recipe, score_every=recipe.score_every or recipe.epochs)

@@ -37,7 +37,7 @@ def train(
 
     jobs = Jobs(
         next=turns.next,
-        epoch=lambda job, epoch, miou: turns.now.epoch(job, epoch, miou),
+        epoch=lambda job, epoch, loss, miou: turns.now.epoch(job, epoch, loss, miou),
         end=end,
         waits=turns.waits,
     )

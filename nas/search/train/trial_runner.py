@@ -115,15 +115,14 @@ class TrialRunner(tune.Trainable):
             except Exception as error:
                 self._broken = cause_of(error)
         self.cleanup()
-        return _result(0, 0.0, done=True, cause=self._broken)
+        return _result(0, done=True, cause=self._broken)
 
     def _train(self) -> dict[str, Any]:
         trainer = self._trainer
         assert trainer is not None, "the training has begun"
         if not trainer.finished:
-            images = len(trainer.dataset.train) + len(trainer.dataset.validation)
             what = f"epoch {trainer.epoch + 1}/{trainer.recipe.epochs}"
-            with self._progress.over(what, images, waits=trainer.waits):
+            with self._progress.over(what, trainer.images_to_come, waits=trainer.waits):
                 trainer.run_epoch()
             save_weights_of(trainer, self._folder, self._trial)  # before the epoch counts
             commit_epoch(self._folder, trainer)
@@ -131,8 +130,10 @@ class TrialRunner(tune.Trainable):
         last = read_progress(self._folder).history[-1]
         if trainer.finished:
             self.cleanup()
-        for_loggers = {"loss": last.loss, "pixel_accuracy": last.scores.pixel_accuracy, "seconds": last.seconds}
-        return for_loggers | _result(last.epoch, last.scores.miou, done=trainer.finished)
+        result = {"loss": last.loss, "seconds": last.seconds, **_result(last.epoch, done=trainer.finished)}
+        if last.scores is not None:  # a logger would take a score that is none for a point of its curve
+            result |= {"miou": last.scores.miou, "pixel_accuracy": last.scores.pixel_accuracy}
+        return result
 
     def cleanup(self) -> None:
         self._trainer = None  # frees its memory for the next training
@@ -145,9 +146,9 @@ class TrialRunner(tune.Trainable):
         return  # the training goes on from the run's folder instead
 
 
-def _result(epoch: int, miou: float, *, done: bool, cause: Cause = NO_FAILURE) -> dict[str, Any]:
+def _result(epoch: int, *, done: bool, cause: Cause = NO_FAILURE) -> dict[str, Any]:
     failure = {"failed": cause.words, "advice": cause.advice, "fault": cause.fault}
-    return {"epoch": epoch, "miou": miou, "done": done, **failure}
+    return {"epoch": epoch, "done": done, **failure}
 
 
 @contextlib.contextmanager

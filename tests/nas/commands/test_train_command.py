@@ -286,6 +286,21 @@ def test_a_recipe_names_weights_relative_to_its_own_file(resnet, tmp_path):
     assert load_study(tmp_path / "study.yaml").recipe.init == str(tmp_path / "deep" / "w.pth")
 
 
+def test_a_training_that_scores_every_other_epoch_prints_records_and_draws_only_these(
+    nas, small, pictures, tmp_path, scalars
+):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text("{optimizer: adamw, learning_rate: 0.01, epochs: 3, batch_size: 3, score_every: 2}")
+    answer = nas(*words(small, pictures, out, "--recipe", str(recipe))).done().out
+    scores = re.findall(r"^epoch \d/3  loss \d+\.\d+ +(?:mIoU +(\d+\.\d) %)? +\d+\.\d s", answer, re.M)
+    assert [bool(score) for score in scores] == [False, True, True]
+    epochs = yaml.safe_load((out / "progress.yaml").read_text())["history"]
+    assert [epoch["scores"] is None for epoch in epochs] == [True, False, False]
+    assert [epoch for epoch, _ in scalars(out / "events")["mIoU"]] == [2, 3]
+    card = yaml.safe_load((out / "scores.yaml").read_text())
+    assert (card["miou"], card["recipe"]["score_every"]) == (epochs[-1]["scores"]["miou"], 2)
+
+
 RECIPE_IN_STAGES = """
 optimizer: adamw
 learning_rate: 0.01

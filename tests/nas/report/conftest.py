@@ -71,8 +71,8 @@ class Made:
         origin: Origin,
         architecture: Architecture,
         milliseconds: float,
-        search: Sequence[float] = (),
-        finish: Sequence[float] = (),
+        search: Sequence[float | None] = (),
+        finish: Sequence[float | None] = (),
         *,
         epochs: int = 3,
         flagged: tuple[str, ...] = (),
@@ -83,8 +83,8 @@ class Made:
         budget: float = 10.0,
         encoder: int = 0,
     ) -> Trial:
-        """Write a trial with the mIoU of its epochs; the search phase has `epochs` of them, the finish as many. The
-        first `encoder` of the search phase train the encoder alone.
+        """Write a trial with the mIoU of its epochs, None where one was not scored; the search phase has `epochs` of
+        them, the finish as many. The first `encoder` of the search phase train the encoder alone.
         """
         trial = Trial(
             number=number,
@@ -103,7 +103,7 @@ class Made:
             rungs=tuple(Rung(epochs=each, number=number, budget_milliseconds=budget) for each in rungs),
         )
         self.run.write_trial(trial)
-        phases: tuple[tuple[Phase, Sequence[float]], ...] = (("search", search), ("finish", finish))
+        phases: tuple[tuple[Phase, Sequence[float | None]], ...] = (("search", search), ("finish", finish))
         for phase, mious in phases:
             if mious:
                 history = tuple(
@@ -112,7 +112,7 @@ class Made:
                         epochs=epochs,
                         loss=1.0,
                         seconds=2.0,
-                        scores=scores_of(miou),
+                        scores=None if miou is None else scores_of(miou),
                         encoder=phase == "search" and index <= encoder,
                     )
                     for index, miou in enumerate(mious, 1)

@@ -122,6 +122,24 @@ def test_every_trained_candidate_has_a_curve_and_the_longest_a_name(summary: Sum
     assert "random 2" not in written(picture)
 
 
+def test_curves_have_points_only_where_there_are_scores(
+    made: Any, architecture: Callable[[float], Architecture]
+) -> None:
+    """Each of few scores is a dot, since a line says nothing about the epochs between them."""
+    rung, finish, rungs = (None, None, 0.3), (None, None, 0.5), (1, 3)
+    made.trial(1, "every epoch", "random", architecture(0.1), 9.0, (0.2, 0.25, 0.3), (0.35, 0.4, 0.5))
+    made.trial(2, "ends", "random", architecture(0.2), 9.0, (0.2, *rung[1:]), finish, rungs=rungs)
+    made.trial(3, "one end", "random", architecture(0.3), 9.0, rung)
+    made.trial(4, "under way", "random", architecture(0.4), 9.0, (0.2, None), rungs=rungs)
+    made.trial(5, "no score yet", "random", architecture(0.5), 9.0, (None, None))
+    picture = curves(summarize(made.run))
+    assert picture is not None
+    groups = [each for each in ElementTree.fromstring(picture).iter("g") if each.findtext("title")]
+    dots = {each.findtext("title"): sum("transform" in path.attrib for path in each.iter("path")) for each in groups}
+    assert dots == {"every epoch": 2, "ends": 3, "one end": 1, "under way": 1}
+    assert "nan" not in picture
+
+
 def test_a_run_without_epochs_has_no_learning_curves(made: Any) -> None:
     assert curves(summarize(made.run)) is None
 

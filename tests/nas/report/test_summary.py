@@ -167,6 +167,33 @@ def test_rungs_are_compared_and_scores_of_low_rungs_are_no_final_scores(
     assert (effort.best_random_miou, effort.best_guided_miou) == (0.35, 0.2), "one whole training of each"
 
 
+def test_a_training_scored_only_at_the_ends_of_schedules_has_the_same_figures(
+    made: Any, architecture: Callable[[float], Architecture], short: Short
+) -> None:
+    """Candidates of equal scores, each once with a score after every epoch and once without those in between."""
+
+    def trial(number: int, name: str, *search: float | None, finish: tuple[float | None, ...] = ()) -> None:
+        rungs = (1, 3) if len(search) > 1 else (1,)
+        made.trial(number, name, "random", architecture(0.1 + 0.05 * number), 9.0, search, finish, rungs=rungs)
+
+    trial(1, "often", 0.2, 0.25, 0.3, finish=(0.35, 0.4, 0.5))
+    trial(2, "rarely", 0.2, None, 0.3, finish=(None, None, 0.5))
+    trial(3, "goes on", 0.2, None)
+    trial(4, "is finished", 0.2, None, 0.3, finish=(None,))
+    trial(5, "paused", 0.25)
+    summary = summarize(short(made.run))
+    often, rarely, goes_on, is_finished, paused = summary.trials
+    for name in ("search_miou", "finish_miou", "miou", "epochs", "status", "rungs"):
+        assert getattr(often, name) == getattr(rarely, name)
+    assert (rarely.search, rarely.finish) == ((0.2, None, 0.3), (None, None, 0.5))
+    assert rarely.curve == ((1, 0.2), (3, 0.3), (6, 0.5))
+    assert (goes_on.status, goes_on.search_miou, goes_on.epochs) == ("unfinished", 0.2, 2), "the last that is known"
+    assert (is_finished.status, is_finished.finish_miou, is_finished.miou) == ("unfinished", None, 0.3)
+    assert (paused.status, paused.miou) == ("paused", 0.25)
+    assert summary.agreements[0].points == 3, "the two ends of three trainings"
+    assert summary.effort.draws == 3
+
+
 def test_scores_of_the_encoder_alone_are_not_the_networks(
     made: Any, architecture: Callable[[float], Architecture], short: Short
 ) -> None:

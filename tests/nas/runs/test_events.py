@@ -43,6 +43,17 @@ def test_an_epoch_is_written_at_once_and_hides_later_epochs_of_earlier_files(tmp
     }  # fmt: skip
 
 
+def test_an_epoch_that_was_not_scored_has_no_scores(
+    tmp_path: Path, scalars: Callable[[Path], dict[str, list[tuple[int, float]]]]
+) -> None:
+    with event_files(tmp_path, 2) as tell:
+        tell(replace(REPORT, scores=None), 0.01)
+        tell(replace(REPORT, epoch=4), 0.01)
+    drawn = scalars(tmp_path / EVENTS)
+    assert [epoch for epoch, _ in drawn["loss"]] == [3, 4]
+    assert [epoch for epoch, _ in drawn["mIoU"]] == [epoch for epoch, _ in drawn["pixel_accuracy"]] == [4]
+
+
 def test_epochs_of_several_trainings_are_counted_together(
     tmp_path: Path, scalars: Callable[[Path], dict[str, list[tuple[int, float]]]]
 ) -> None:

@@ -105,7 +105,7 @@ def test_changes_of_a_study_that_allow_comparison_are_accepted(run: RunFolder) -
         replace(STUDY, data=replace(STUDY.data, root="elsewhere")),
         replace(STUDY, target="torch:fp32@cpu:1"),
         replace(STUDY, target="torch@ssh:board/cpu:1"),
-        with_recipe(init="moved.safetensors", seed=3, probe=True),
+        with_recipe(init="moved.safetensors", seed=3, probe=True, score_every=2),
         replace(STUDY, space={"block": ("sep",)}, search=SearchPlan(random_trials=9)),
     ):
         assert refusal(run, changed) == ""

@@ -333,6 +333,38 @@ def test_the_forecast_counts_the_time_of_timings_and_finished_trainings(trained:
 
 
 @pytest.mark.parametrize(
+    ("every", "scorings"),
+    [(None, (1, 1)), (2, (EPOCHS // 2, FINISH // 2))],
+    ids=["at the ends of schedules", "every other epoch"],
+)
+def test_the_forecast_counts_the_scorings_to_come(
+    every: int | None, scorings: tuple[int, int], trained: Search
+) -> None:
+    """A candidate's epochs take five seconds, and three more where they are scored."""
+    run, (trial,) = trained.run, trained.run.trials()
+    search = replace(trained, study=replace(trained.study, recipe=replace(trained.study.recipe, score_every=every)))
+    (*_, last) = run.progress(trial, "search").history
+    first = (replace(last, epoch=each, scores=None) for each in range(1, EPOCHS))
+    history = (*first, replace(last, seconds=8.0))
+    write_text(run.phase_path(trial, "search") / PROGRESS, strict.dump(Progress(history=history)))
+    shares = Shares.of(search.study, search.budgets)
+    candidate, finalist = 4 * 5 + 3 * scorings[0], FINISH * 5 + 3 * scorings[1]
+    certifying = 20 + 3 * 12
+
+    def at(seconds: float) -> tuple[bool, int]:
+        (run.root / SPENT).unlink(missing_ok=True)
+        with Clock(run) as clock:
+            clock.seconds = seconds
+            deadline = Deadline(search, clock)
+            return deadline.passed([trial], shares), deadline.epochs_in_time(FINISH, [trial])
+
+    left = 300 - certifying - (15 + candidate) - 2 * finalist
+    assert (at(left - 1)[0], at(left + 1)[0]) == (False, True)
+    left = 300 - certifying - finalist
+    assert (at(left - 1)[1], at(left + 1)[1]) == (FINISH, FINISH - 1)
+
+
+@pytest.mark.parametrize(
     ("minutes", "spent", "words"),
     [(0, 0, "about 1 min 50 s left"), (4, 170, "about 1 min 00 s left"), (4, 250, "about 1 min 50 s left")],
 )
@@ -355,7 +387,7 @@ def test_the_time_left_is_that_of_the_remaining_trainings(
     console = Console(run, run.study())
     now[0] += 10
     train(run, trial, "finish", FINISH - 1, FINISH)
-    console.epoch(Job(trial=trial, phase="finish"), FINISH - 1, 0.3)
+    console.epoch(Job(trial=trial, phase="finish"), FINISH - 1, 1.5, 0.3)
     assert words in capsys.readouterr().out, "one epoch of the first, and ten of the other, in ten seconds each"
 
 

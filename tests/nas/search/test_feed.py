@@ -31,15 +31,14 @@ from nas.training.scores import Scores
 from space.errors import BudgetError, UserError
 
 Ended = list[tuple[str, int, str]]
-RESULT = {"epoch": 1, "miou": 0.2, "failed": "", "advice": "", "fault": ""}
+RESULT = {"epoch": 1, "loss": 1.5, "miou": 0.2, "failed": "", "advice": "", "fault": ""}
 FULL = {
     "epoch": 0,
-    "miou": 0.0,
     "failed": "OSError: [Errno 28] No space left on device",
     "advice": "make room",
     "fault": "",
 }
-DIVERGED = {"epoch": 0, "miou": 0.0, "failed": "expected finite numbers, got a loss of nan", "advice": "", "fault": ""}
+DIVERGED = {"epoch": 0, "failed": "expected finite numbers, got a loss of nan", "advice": "", "fault": ""}
 
 
 @pytest.fixture
@@ -322,8 +321,8 @@ def test_an_epoch_that_waited_for_more_than_a_twentieth_of_its_time_is_marked(
     scores = Scores(miou=0.25, class_iou=(0.25,), pixel_accuracy=0.5)
     epoch = Epoch(epoch=1, epochs=2, loss=1.0, seconds=1.0, scores=scores, waited_for_data=0.071, waited_for_lane=0.04)
     append_epoch(job.folder(search.run), epoch)
-    search.console.epoch(job, 1, 0.25)
+    search.console.epoch(job, 1, 1.0, 0.25)
     assert "  waited 7.1 % for data, about" in capsys.readouterr().out
     append_epoch(job.folder(search.run), replace(epoch, waited_for_data=0.04))
-    search.console.epoch(job, 1, 0.25)
+    search.console.epoch(job, 1, 1.0, 0.25)
     assert "waited" not in capsys.readouterr().out

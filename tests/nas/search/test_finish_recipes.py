@@ -99,7 +99,7 @@ def trained(search: Search, stages: Sequence[JobSource], epochs: int = 10**6) ->
             result = runner.train()
             assert not result["fault"] + result["advice"], result
             if not result["failed"]:
-                turns.now.epoch(job, result["epoch"], result["miou"])
+                turns.now.epoch(job, result["epoch"], result["loss"], result.get("miou"))
                 epochs -= 1
             if epochs == 0:
                 runner.stop()
@@ -116,10 +116,10 @@ def to_the_end(search: Search, epochs: int = 10**6) -> list[str]:
     return trained(search, [lambda: unfinished(search, search.run.trials()), *last_stages(search)], epochs)
 
 
-def ended(run: RunFolder) -> tuple[FinishRecipe | None, list[float]]:
+def ended(run: RunFolder) -> tuple[FinishRecipe | None, list[float | None]]:
     """The chosen recipe, and every score of the finish."""
     trials = (*run.trials(), *run.company())
-    return read_finish_recipe(run), [each.scores.miou for one in trials for each in run.progress(one, "finish").history]
+    return read_finish_recipe(run), [each.miou for one in trials for each in run.progress(one, "finish").history]
 
 
 @pytest.mark.slow

@@ -170,12 +170,12 @@ def test_the_pretrained_share_of_a_candidate_is_recorded_printed_and_reported(ru
         trainer.run_epoch()
         commit_epoch(folder, trainer)
         assert str(read_progress(folder).pretrained) == words
-        console.epoch(Job(trial=trial, phase="search"), 1, 0.25)
+        console.epoch(Job(trial=trial, phase="search"), 1, 1.5, 0.25)
         assert capsys.readouterr().out.endswith(f" left  {words} (pretrained.yaml)\n")
         names = yaml.safe_load((folder / "pretrained.yaml").read_text())
         unused = [name for name in init if name.rpartition(".")[0] in names["fresh"] and "num_batches" not in name]
         assert (len(names["fresh"] + names["layers"]), names["unused"]) == (7, unused)
-        console.epoch(Job(trial=trial, phase="search"), 2, 0.25)
+        console.epoch(Job(trial=trial, phase="search"), 2, 1.5, 0.25)
         assert "pretrained" not in capsys.readouterr().out
     told = summarize(run)
     assert [each.pretrained.layers for each in told.trials if each.pretrained] == [6, 0]

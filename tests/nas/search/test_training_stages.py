@@ -16,7 +16,7 @@ def test_a_stage_begins_when_all_earlier_stages_have_ended() -> None:
             jobs: Any = iter(names)
             return Jobs(
                 next=lambda: next(jobs, None),
-                epoch=lambda job, epoch, miou: None,
+                epoch=lambda *_: None,
                 end=lambda job, epoch, error: ended.append(f"{job} of {names}"),
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from nas.data import Dataset
 from nas.runs.epochs import commit_epoch, go_on
 from nas.runs.trained import CHECKPOINT, WEIGHTS
-from nas.runs.trial import PROGRESS, read_progress
+from nas.runs.trial import PROGRESS, append_epoch, read_progress
 from nas.storage import files
 from nas.training import Recipe
 from nas.training.checkpoint import Checkpoint, save_checkpoint
@@ -22,7 +23,7 @@ from space import Architecture, UserError
 
 EPOCHS = 2
 WRITES = 3  # in an epoch
-RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=EPOCHS, batch_size=4, crop=(32, 48))
+RECIPE = Recipe(optimizer="adamw", learning_rate=0.01, epochs=EPOCHS, batch_size=4, crop=(32, 48), score_every=EPOCHS)
 Make = Callable[[], Trainer]
 
 
@@ -52,6 +53,26 @@ def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_first_epoch_is_recorded_without_scores(whole: Path) -> None:
+    first, last = read_progress(whole).history
+    assert (first.scores, first.miou) == (None, None)
+    assert last.scores is not None
+    assert read_progress(whole).miou == last.miou == last.scores.miou
+    assert (whole / PROGRESS).read_text().count("scores: null") == 1
+
+
+def test_a_record_without_scores_of_the_last_epoch_is_damaged(whole: Path, tmp_path: Path) -> None:
+    first = read_progress(whole).history[0]
+    append_epoch(tmp_path, first)
+    progress = read_progress(tmp_path)
+    assert (len(progress.history), progress.miou, progress.done) == (1, None, False), "it goes on"
+    text = (tmp_path / PROGRESS).read_text()
+    (tmp_path / PROGRESS).write_text(text.replace("epoch: 1\n", f"epoch: {EPOCHS}\n"))
+    assert read_progress(tmp_path).history == ()
+    with pytest.raises(UserError, match=r"scores: expected those of epoch 2, the last one, got none"):
+        replace(first, epoch=EPOCHS)
+
+
 def test_the_waiting_time_of_each_epoch_is_recorded(whole: Path) -> None:
     history = read_progress(whole).history
     assert all(0 < epoch.waited_for_data <= 1 for epoch in history)
@@ -73,12 +94,12 @@ def same(one: Path, other: Path) -> bool:
 def test_a_training_killed_around_any_write_ends_the_same(
     write: int, after: bool, make: Make, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace, count = files.os.replace, iter(range(100))
+    move, count = files.os.replace, iter(range(100))
 
     def until(source: Path, target: Path) -> None:
         last = next(count) == write
         if after or not last:
-            replace(source, target)
+            move(source, target)
         if last:
             raise Killed
 

@@ -124,6 +124,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path) -> None:
         ({"brightness": 1.0}, "brightness: expected a number"),
         ({"pretrained_share": 0.0}, "pretrained_share: expected more than 0"),
         ({"gradient_clip": 0.0}, "gradient_clip: expected a norm above 0"),
+        ({"score_every": 0}, "score_every: expected a number of epochs above 0 or null, got 0"),
         ({"warmup_start": 1.5}, "warmup_start: expected a share"),
         ({"milestones": (0.5,)}, "belong to schedule 'steps'"),
         ({"schedule": "steps"}, "as many factors as milestones"),
