@@ -192,11 +192,10 @@ def report(heirs: Sequence[Heir], lengths: Sequence[int], scores: Mapping[tuple[
         told = "unknown" if tau is None else f"{tau:.2f}"
         print(f"Kendall's tau of {name} after {short} and fresh after {whole} epochs: {told}, {len(both)} candidates")
     for length in lengths:
-        inherited_ones = [scores.get((heir.key, length)) for heir in both]
-        pairs = list(zip(inherited_ones, ends, strict=True))
+        reached = [scores.get((heir.key, length)) for heir in both]
         print(
             f"inherited after {length} epochs ({length / whole:.0%} of a whole training) and fresh after {whole}: "
-            f"{difference(pairs)}"
+            f"{difference(list(zip(reached, ends, strict=True)))}"
         )
 
 
