@@ -194,7 +194,7 @@ def report(heirs: Sequence[Heir], lengths: Sequence[int], scores: Mapping[tuple[
     for length in lengths:
         reached = [scores.get((heir.key, length)) for heir in both]
         print(
-            f"inherited after {length} epochs ({length / whole:.0%} of a whole training) and fresh after {whole}: "
+            f"inherited after {length} epochs and fresh after {whole}, at {length / whole:.0%} of the cost: "
             f"{difference(list(zip(reached, ends, strict=True)))}"
         )
 
