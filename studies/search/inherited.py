@@ -1,225 +1,212 @@
-"""Is a candidate worth more when it begins with the weights of a trained one that it was made from?
+"""Should the candidates of a search begin with weights of networks that it has trained already?
 
-    python studies/search/inherited.py --data camvid:~/camvid --children 2 --out inherited.csv
+    python studies/search/inherited.py --data camvid:~/camvid --run RUN [--candidates 16] [--longer 4] \
+        [--processes 2] [--minutes 12]
 
-trains parents (published networks, as the space has them, at the same multiply-adds) on 120x160 by the recipe `quick`,
-and children of each, made by another answer to one question of the space and brought to the same multiply-adds again:
-from the start, and from what they share with their parent. Both ways have the same steps on the same images. A row of
-the CSV file is a child at one length; what it holds already is not trained again.
+trains guided candidates of a finished search on CPUs again, in the order of their proposal: by its recipe, seed and
+learning rate schedules, but beginning with inherited weights (`inheritance.py`). All are trained to the search's first
+rung; the best of those that the search has trained whole go on to the end, as in a search. A row of
+`inherited_in_a_search.csv` is a candidate at one length; what it holds is not trained again, and what was interrupted
+goes on from its last epoch. Scores with fresh weights are those of the search, and cost nothing.
 
-A child takes a layer that its parent has under the same name, of the same kind, kernel and groups. Where widths differ
-it has the channels of a group that matter most to the parent, by magnitude; channels that the parent has not begin at
-random, and nothing inherited reads them at first.
+The parent is the nearest network, by the number of answers that differ, of those that the search had trained whole and
+knew the scores of when it proposed the candidate; of several the best.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import random
+import multiprocessing
 import statistics
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from inheritance import inherited
 
-import space
 from nas.commands.shared.common import data_spec
-from nas.data import Dataset, load
+from nas.data import load
 from nas.latency.machine import lane
-from nas.training import load_recipe
+from nas.runs.epochs import commit_epoch, go_on
+from nas.runs.folder import Order, RunFolder
+from nas.runs.labelling import WEIGHTS
+from nas.runs.steps import before, rungs_for
+from nas.runs.trial import Trial
+from nas.surrogate.agreement import kendall_tau
 from nas.training.trainer import Trainer
-from pruning.importances import BY_WEIGHTS, kind
-from pruning.surgery import Cutter
-from space import Architecture, Space
-from space.axes import searched
-from space.channels import FIXED, parametric
-from space.choices import Choice, Genotype
-from space.graph import Node
-from space.network import Network
-from space.scale import scale_width
+from nas.training.weights import load_into, load_weights
 
-SIZE = (120, 160)
-MULTIPLY_ADDS = 80_000_000
-PARENTS = ("ndnet45-ende", "swiftnet-rn18", "erfnet", "fplnet")
-PARENT_EPOCHS = 4
-LENGTHS = (1, 4)  # epochs of a child, each with a schedule of its own
-HEADER = ("parent", "child", "question", "parent_miou", "shared", "epochs", "miou_fresh", "miou_inherited")
+TABLE = Path(__file__).parent / "inherited_in_a_search.csv"
+HEADER = (
+    *("run", "candidate", "epochs", "parent", "answers_that_differ", "share_of_weights"),
+    *("parent_miou", "miou_fresh", "miou_inherited"),
+)
 
 
-def inherited(child: Architecture, network: Network, num_classes: int) -> tuple[dict[str, Tensor], float]:
-    """Weights for a child to begin with, those that it shares with a trained network and others at random; the share of
-    its weights that are shared.
-    """
-    cutter, own = Cutter(network.architecture, num_classes), Cutter(child, num_classes)
-    importance = kind(BY_WEIGHTS).scores(cutter, network)
-    channel_of = np.full(len(own.everything), -1, dtype=np.int64)  # of the parent, for each of the child's
-    for name in set(own.map.names) & set(cutter.map.names):
-        ours, theirs = own.map.members(name), cutter.map.members(name)
-        best = np.sort(theirs[np.argsort(-importance[theirs], kind="stable")][: len(ours)])
-        channel_of[ours[: len(best)]] = best
-    nodes = {node.name or node.kind: node for node in cutter.graph.nodes}
-    for node in own.graph.nodes:
-        twin = nodes.get(node.name or node.kind)
-        if twin is not None and len(twin.channels) == len(node.channels):
-            both = (own.map.channels(node), cutter.map.channels(twin))
-            fixed = (own.map.group_of_channel[both[0]] == FIXED) & (cutter.map.group_of_channel[both[1]] == FIXED)
-            channel_of[both[0][fixed]] = both[1][fixed]
-    result, taken = child.build(num_classes), 0
-    with torch.no_grad():
-        for node in parametric(own.graph):
-            twin = nodes.get(node.name)
-            if twin is None or _shape(twin) != _shape(node):
-                continue
-            out = _places(channel_of[own.positions(node)], cutter.positions(twin))
-            read = _places(channel_of[own.read_positions(node)], cutter.read_positions(twin))
-            theirs_of = network.layer(node.name).state_dict()
-            for key, tensor in result.layer(node.name).state_dict().items():
-                taken += _take(tensor, theirs_of[key], node, out, read)
-    state = result.state_dict()
-    return state, taken / sum(tensor.numel() for tensor in state.values())
+@dataclass(frozen=True, kw_only=True)
+class Heir:
+    """A candidate of a search, and the network that it inherits from."""
 
+    candidate: Trial
+    parent: Trial
+    differ: int
+    """Number of answers in which the two differ."""
+    fresh: Mapping[int, float]
+    """By the last epoch of each of its schedules: mIoU (0..1) in the search."""
 
-def _shape(node: Node) -> tuple[object, ...]:
-    """What layers have in common that can share weights, whatever their widths."""
-    return node.kind, node.kernel, node.group_width, node.bias, node.stride
-
-
-def _places(wanted: NDArray[np.int64], there: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the parent's layer has each of these channels, -1 where it has not; one that a concatenation repeats is
-    found as often.
-    """
-    places: dict[int, list[int]] = {}
-    for index, channel in enumerate(there):
-        places.setdefault(int(channel), []).append(index)
-    found = []
-    for channel in wanted:
-        left = places.get(int(channel), [])
-        found.append(left.pop(0) if left else -1)
-    return np.array(found)
-
-
-def _take(tensor: Tensor, theirs: Tensor, node: Node, out: NDArray[np.int64], read: NDArray[np.int64]) -> int:
-    """Copy what is shared of a layer's tensor into it; how many numbers those are."""
-    if tensor.dim() == 0:
-        return 0
-    ours, there = np.flatnonzero(out >= 0), out[out >= 0]
-    if tensor.dim() == 1 or node.group_width:
-        tensor[ours] = theirs[there]
-        return int(tensor[ours].numel())
-    known, source = np.flatnonzero(read >= 0), read[read >= 0]
-    if node.kind == "deconv":
-        tensor, theirs = tensor.transpose(0, 1), theirs.transpose(0, 1)
-    rows = torch.zeros_like(tensor[ours])
-    rows[:, known] = theirs[there][:, source]
-    tensor[ours] = rows
-    return int(rows[:, known].numel())
-
-
-def filled(architecture: Architecture, num_classes: int) -> Architecture:
-    """The architecture at the width that comes closest to the multiply-adds from below."""
-    low, high = 0.03, 4.0
-    for _ in range(12):
-        middle = (low * high) ** 0.5
-        fits = space.multiply_adds(scale_width(architecture, middle), SIZE, num_classes) <= MULTIPLY_ADDS
-        low, high = (middle, high) if fits else (low, middle)
-    return scale_width(architecture, low)
-
-
-def answered(within: Space, answers: Genotype) -> Architecture:
-    """The architecture that answers lead to."""
-    return within.choose(lambda question, options: answers[question])
-
-
-def mutated(within: Space, answers: Genotype, rng: random.Random) -> tuple[Architecture, str]:
-    """The architecture with another answer to one question, and which; others stay as far as they are offered."""
-    changed = rng.choice([name for name in answers if "width" not in name])
-
-    def ask(name: str, options: Sequence[Choice]) -> Choice:
-        others = [option for option in options if option != answers.get(name)]
-        if name == changed and others:
-            return rng.choice(others)
-        return answers[name] if answers.get(name) in options else rng.choice(list(options))
-
-    return within.choose(ask), changed
-
-
-def trained(architecture: Architecture, dataset: Dataset, epochs: int, weights: dict[str, Tensor] | None) -> Trainer:
-    """Train to the end of a schedule of so many epochs."""
-    recipe = replace(load_recipe("quick"), epochs=epochs)
-    trainer = Trainer(architecture, dataset, recipe, threads=1, weights=weights, guard=lane.shared)
-    while not trainer.finished:
-        trainer.run_epoch()
-    return trainer
+    @property
+    def key(self) -> str:
+        """The key of the candidate."""
+        return self.candidate.architecture.key
 
 
 def main() -> None:
     """Train what is missing, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="camvid:DIR")
-    parser.add_argument("--parents", nargs="+", choices=PARENTS, default=PARENTS, metavar="PARENT")
-    parser.add_argument("--children", type=int, default=2, help="of each parent")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "inherited.csv")
-    options = parser.parse_args()
-    dataset = load(data_spec(options.data, SIZE))
-    within = Space(ranges=searched(), size=SIZE)
-    if not options.out.is_file():
-        options.out.write_text(",".join(HEADER) + "\n", "utf-8")
-    for name in options.parents:
-        compare(options.out, name, options.children, within, dataset)
-    report(rows(options.out))
+    parser.add_argument("--run", type=Path, required=True, help="a finished search; nothing is written there")
+    parser.add_argument("--epochs", type=int, nargs="+", help="lengths, if others than the rungs of the search")
+    parser.add_argument("--candidates", type=int, default=16)
+    parser.add_argument("--longer", type=int, default=4, help="candidates that go on after the first length")
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after so many")
+    parser.add_argument("--work", type=Path, default=Path("runs/inherited"), help="where checkpoints are kept")
+    parser.add_argument("--out", type=Path, default=TABLE)
+    asked = parser.parse_args()
+    end = time.time() + 60 * asked.minutes
+    run = RunFolder.open(asked.run.resolve())
+    study = run.study()
+    if study.recipe.init is not None or study.recipe.encoder is not None:
+        parser.error("--run: expected one whose trainings begin with a whole network at random")
+    lengths = tuple(asked.epochs or rungs_for(study.search, study.recipe.epochs))
+    heirs = heirs_of(run)[: asked.candidates]
+    if not asked.out.is_file():
+        asked.out.write_text(",".join(HEADER) + "\n", "utf-8")
+    with ProcessPoolExecutor(asked.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        train(pool, heirs, lengths[:1], end, asked)
+        for count in range(2, len(lengths) + 1):
+            longest = trained_whole(heirs, lengths, scores_in(asked))
+            train(pool, longest[: asked.longer], lengths[:count], end, asked)
+    report(heirs, lengths, scores_in(asked))
 
 
-def compare(file: Path, name: str, children: int, within: Space, dataset: Dataset) -> None:
-    """Train the children of a parent both ways that the file does not hold yet, and add their rows."""
-    answers = within.closest_genotype(space.load(name))
-    if answers is None:
-        sys.exit(f"{name}: nothing that is searched is close to it; name another parent")
-    parent = filled(answered(within, answers), dataset.num_classes)
-    before: Trainer | None = None
-    for number in range(children):
-        child, question = mutated(within, answers, random.Random(f"{name} {number}"))
-        child = filled(child, dataset.num_classes)
-        known = {(row["parent"], row["child"], int(row["epochs"])) for row in rows(file)}
-        lengths = [epochs for epochs in LENGTHS if (name, child.key, epochs) not in known]
-        if child.key == parent.key or not lengths:
+def heirs_of(run: RunFolder) -> list[Heir]:
+    """The guided candidates for a search's largest budget that had something to inherit, in their order."""
+    study, trials, order = run.study(), run.trials(), run.order() or Order(ahead=0)
+    within, whole = study.architectures(), study.recipe.epochs
+    progress = {trial.number: run.progress(trial, "search") for trial in trials}
+    answers = {trial.number: trial.answers_in(within) or {} for trial in trials}
+    found = []
+    for trial in trials:
+        # What is inherited is folded, and an heir with parallel paths would be trained without them.
+        if trial.origin != "guided" or not trial.is_for(study.asked.largest) or trial.architecture.is_reparameterized:
             continue
-        before = before or trained(parent, dataset, PARENT_EPOCHS, None)
-        network = parent.build(dataset.num_classes)
-        network.load_state_dict(before.weights())
-        weights, shared = inherited(child, network.eval(), dataset.num_classes)
-        for epochs in lengths:
-            told = [before.history[-1].scores.miou, shared]
-            told += [trained(child, dataset, epochs, each).history[-1].scores.miou for each in (None, weights)]
-            parents, share, fresh, begun = (f"{each:.4f}" for each in told)
-            row = (name, child.key, question, parents, share, epochs, fresh, begun)
-            with file.open("a", newline="", encoding="utf-8") as opened:
+        known = [step.trial for step in before(trials, trial.number, order.ahead) if step.until(whole) == whole]
+        mine, curve = answers[trial.number], progress[trial.number].history
+        parents = [
+            (sum(mine.get(name) != theirs.get(name) for name in mine.keys() | theirs.keys()), -miou, each.number, each)
+            for each in known
+            if (theirs := answers[each.number]) and progress[each.number].done and (miou := progress[each.number].miou)
+        ]
+        if mine and parents:
+            differ, _, _, parent = min(parents)
+            ends = [rung.epochs for rung in trial.rungs] or [whole]
+            fresh = {end: curve[end - 1].scores.miou for end in ends if end <= len(curve)}
+            found.append(Heir(candidate=trial, parent=parent, differ=differ, fresh=fresh))
+    return found
+
+
+def trained_whole(heirs: Sequence[Heir], lengths: Sequence[int], scores: Mapping[tuple[str, int], float]) -> list[Heir]:
+    """Those that the search has trained to all lengths, the best after the first with inherited weights first."""
+    both = [heir for heir in heirs if heir.fresh.keys() >= {*lengths} and (heir.key, lengths[0]) in scores]
+    return sorted(both, key=lambda heir: -scores[heir.key, lengths[0]])
+
+
+def train(pool: Executor, heirs: Sequence[Heir], lengths: Sequence[int], end: float, asked: argparse.Namespace) -> None:
+    """Train heirs to the last of these lengths unless the table holds that: a row for each as it ends."""
+    known = scores_in(asked)
+    missing = [heir for heir in heirs if (heir.key, lengths[-1]) not in known]
+    for done in as_completed([pool.submit(trained, heir, lengths, end, asked) for heir in missing]):
+        if (row := done.result()) is not None:
+            with asked.out.open("a", newline="", encoding="utf-8") as opened:
                 csv.writer(opened, lineterminator="\n").writerow(row)
             print(*row, flush=True)
 
 
-def rows(file: Path) -> list[dict[str, str]]:
-    """What was found so far."""
-    with file.open(encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
+def trained(heir: Heir, lengths: Sequence[int], end: float, asked: argparse.Namespace) -> tuple[object, ...] | None:
+    """Train an heir, or go on with it, as the search trains candidates; its row, or None where the time is over."""
+    if time.time() >= end:
+        return None
+    run, architecture = RunFolder.open(asked.run.resolve()), heir.candidate.architecture
+    study, order = run.study(), run.order() or Order(ahead=0)
+    dataset = load(data_spec(asked.data, study.data.size))
+    parent = heir.parent.architecture.build(dataset.num_classes)
+    load_into(parent, load_weights(run.phase_path(heir.parent, "search") / WEIGHTS), heir.parent.name)
+    torch.manual_seed(study.recipe.seed)  # for what is not inherited
+    weights, share = inherited(architecture, parent.eval(), dataset.num_classes)
+
+    def begun() -> Trainer:
+        return Trainer(
+            architecture,
+            dataset,
+            study.recipe,
+            threads=order.threads or 1,
+            weights=weights,
+            rungs=lengths,
+            guard=lane.shared,
+        )
+
+    folder = asked.work / run.root.name / f"{heir.key}-{heir.parent.architecture.key}-{lengths[0]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = go_on(begun, folder)
+    while not trainer.finished:
+        trainer.run_epoch()
+        commit_epoch(folder, trainer)
+    scores = (run.progress(heir.parent, "search").miou, heir.fresh.get(lengths[-1]), trainer.history[-1].scores.miou)
+    told = ("" if each is None else f"{each:.4f}" for each in (share, *scores))
+    return (run.root.name, heir.key, lengths[-1], heir.parent.architecture.key, heir.differ, *told)
 
 
-def report(found: Sequence[dict[str, str]]) -> None:
-    """Print the mean difference at each length, with its 95 % interval over children."""
-    for epochs in LENGTHS:
-        gains = [
-            100 * (float(row["miou_inherited"]) - float(row["miou_fresh"]))
-            for row in found
-            if int(row["epochs"]) == epochs
-        ]
-        if len(gains) > 1:
-            half = 1.96 * statistics.stdev(gains) / len(gains) ** 0.5
-            print(f"{epochs} epochs, {len(gains)} children: {statistics.mean(gains):+.1f} points, +-{half:.1f}")
+def scores_in(asked: argparse.Namespace) -> dict[tuple[str, int], float]:
+    """What the table holds of the run: mIoU (0..1) with inherited weights, by candidate and epochs."""
+    with asked.out.open(newline="", encoding="utf-8") as opened:
+        rows = [row for row in csv.DictReader(opened) if row["run"] == asked.run.resolve().name]
+    return {(row["candidate"], int(row["epochs"])): float(row["miou_inherited"]) for row in rows}
+
+
+def report(heirs: Sequence[Heir], lengths: Sequence[int], scores: Mapping[tuple[str, int], float]) -> None:
+    """Print what inheriting gains at each length, how short trainings rank, and how far inheriting shortens them."""
+    short, whole = lengths[0], lengths[-1]
+    for length in lengths:
+        pairs = [(scores.get((heir.key, length)), heir.fresh.get(length)) for heir in heirs]
+        print(f"after {length} epochs, inherited and fresh: {difference(pairs)}")
+    both = trained_whole(heirs, lengths, scores)
+    ends = [heir.fresh[whole] for heir in both]
+    firsts = {"fresh": [heir.fresh[short] for heir in both], "inherited": [scores[heir.key, short] for heir in both]}
+    for name, first in firsts.items():
+        tau = kendall_tau(list(zip(first, ends, strict=True)))
+        told = "unknown" if tau is None else f"{tau:.2f}"
+        print(f"Kendall's tau of {name} after {short} and fresh after {whole} epochs: {told}, {len(both)} candidates")
+    for length in lengths:
+        reached = [scores.get((heir.key, length)) for heir in both]
+        print(
+            f"inherited after {length} epochs and fresh after {whole}, at {length / whole:.0%} of the cost: "
+            f"{difference(list(zip(reached, ends, strict=True)))}"
+        )
+
+
+def difference(pairs: Sequence[tuple[float | None, float | None]]) -> str:
+    """The mean difference of pairs of scores, with its 95 % interval, and how many first ones are ahead."""
+    known = [100 * (first - second) for first, second in pairs if first is not None and second is not None]
+    if len(known) < 2:
+        return f"{len(known)} candidates, too few"
+    half = 1.96 * statistics.stdev(known) / len(known) ** 0.5
+    ahead = sum(each >= 0 for each in known)
+    return f"{statistics.mean(known):+.1f} ± {half:.1f} points, not behind in {ahead} of {len(known)}"
 
 
 if __name__ == "__main__":
