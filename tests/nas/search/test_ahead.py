@@ -114,7 +114,7 @@ def test_a_job_that_depends_on_an_epoch_is_found_after_that_epoch() -> None:
         jobs.next()
         assert jobs.waits()
         known.set()
-        jobs.epoch(0, 1, 0.5)  # type: ignore[arg-type]
+        jobs.epoch(0, 1, 1.0, 0.5)  # type: ignore[arg-type]
         patiently(lambda: not jobs.waits())
 
 
@@ -136,7 +136,7 @@ def test_an_epoch_reported_during_the_question_whether_to_wait_is_not_missed() -
         assert not jobs.waits()
         jobs.next()
         assert asks.wait(SECONDS)
-        jobs.epoch(0, 1, 0.5)  # type: ignore[arg-type]
+        jobs.epoch(0, 1, 1.0, 0.5)  # type: ignore[arg-type]
         patiently(lambda: not jobs.waits())
 
 
@@ -195,7 +195,7 @@ def test_an_error_is_raised_at_the_next_epoch_of_a_long_training() -> None:
             assert not jobs.waits()
             jobs.next()
             patiently(lambda: not any(thread.name == "ahead" for thread in threading.enumerate()))
-            jobs.epoch(0, 1, 0.5)  # type: ignore[arg-type]
+            jobs.epoch(0, 1, 1.0, 0.5)  # type: ignore[arg-type]
 
     with pytest.raises(BudgetError, match="too small"):
         long_training()
