@@ -273,6 +273,32 @@ def test_a_resumed_run_trains_with_its_first_number_of_threads(cores: int, concu
     assert found == Workers(concurrent=concurrent, threads=threads, device="cpu")
 
 
+@pytest.mark.parametrize("threads", [0, 4])
+@pytest.mark.parametrize("most", [0, 2])
+@pytest.mark.parametrize("wanted", [0, 1, 3, 40])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [{"CPU": 2}],
+        [{"CPU": 4}, {"CPU": 4}, {"CPU": 4}],
+        [{"CPU": 16}, {"CPU": 3}],
+        [{"CPU": 8}, {"CPU": 6, "GPU": 2}, {"CPU": 1, "GPU": 4}],
+    ],
+)
+def test_all_trainings_find_room_each_on_one_node(
+    nodes: list[dict[str, float]], wanted: int, most: int, threads: int
+) -> None:
+    found = workers_of(nodes, wanted, 3, most=most, threads=threads)
+    gpus = any("GPU" in node for node in nodes)
+    assert found.device == ("cuda" if gpus else "cpu")
+    assert 1 <= found.per_gpu <= (3 if gpus else 1)
+    assert 1 <= found.concurrent <= (wanted or 40)
+    rooms = [int(node["CPU"]) // found.threads for node in nodes]
+    if gpus:
+        rooms = [min(room, found.per_gpu * int(node.get("GPU", 0))) for node, room in zip(nodes, rooms, strict=True)]
+    assert found.concurrent <= sum(rooms)
+
+
 def test_a_run_records_its_number_of_threads(asked: Search) -> None:
     def order_of_a_new_run(**words: Any) -> Order | None:
         run = RunFolder.create(asked.run.root.parent / str(len(words)), asked.study)
