@@ -14,6 +14,7 @@ from nas.report.chance import expected_best, mean_of
 from nas.report.several import Several, several_table, summarize_several
 from nas.runs.alike import require_alike
 from nas.runs.folder import RunFolder
+from nas.runs.trial import PROGRESS, Progress
 from space import UserError, strict
 
 
@@ -72,6 +73,24 @@ def test_runs_of_different_studies_have_no_mean(two_seeds: list[RunFolder], tmp_
     shutil.rmtree(second.winner)
     with pytest.raises(UserError, match="got seed1 without a winner"):
         summarize_several([summarize(first), summarize(second)])
+
+
+def test_finishes_of_different_lengths_are_said_not_to_compare(two_seeds: list[RunFolder], tmp_path: Path) -> None:
+    """A time limit leaves some runs fewer epochs than others."""
+    equal = summarize_several([summarize(each) for each in two_seeds])
+    assert equal.finish_epochs == (3, 3)
+    assert "finishes" not in several_table(equal)
+    short = RunFolder(shutil.copytree(two_seeds[1].root, tmp_path / "seed1"))
+    for trial in (*short.trials(), *short.company()):
+        history = short.progress(trial, "finish").history
+        if history:
+            shorter = Progress(history=tuple(replace(each, epochs=2) for each in history[:2]))
+            (short.phase_path(trial, "finish") / PROGRESS).write_text(strict.dump(shorter))
+    require_alike([two_seeds[0], short])
+    several = summarize_several([summarize(two_seeds[0]), summarize(short)])
+    assert several.finish_epochs == (3, 2)
+    said = several_table(several).splitlines()[-1]
+    assert said.startswith("The finishes of these runs differ in length (3 epochs in seed0, 2 epochs in seed1):")
 
 
 def test_two_runs_with_different_budgets_are_refused_with_options_that_align_them(
