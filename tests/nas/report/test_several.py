@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas.report import summarize
+from nas.report import Summary, summarize
 from nas.report.chance import expected_best, mean_of
 from nas.report.several import Several, several_table, summarize_several
 from nas.runs.alike import require_alike
@@ -101,6 +102,22 @@ def test_two_runs_with_different_budgets_are_refused_with_options_that_align_the
     runs[1].write_study(runs[1].study().asking(["2ms p90", "10ms p90"]))
     with pytest.raises(UserError, match=r"--frontier chose .*: --budget '2.1ms p90' --budget '10ms p90'$"):
         require_alike(runs)
+
+
+def test_a_file_that_appears_while_runs_are_compared_is_not_replaced(
+    nas: Any, two_seeds: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "seeds.yaml"
+
+    def compared(summaries: Sequence[Summary]) -> Several:
+        out.write_text("mine")
+        return summarize_several(summaries)
+
+    monkeypatch.setattr("nas.report.several.summarize_several", compared)
+    answer = nas("report", *(each.root for each in two_seeds), "--out", out)
+    assert f"--out: expected a new file that ends in .yaml, got {out}" in answer.refusal()
+    assert "above the published, own width" in answer.out, "the comparison is printed all the same"
+    assert out.read_text() == "mine"
 
 
 @pytest.mark.slow
