@@ -235,8 +235,8 @@ def _write(out: Path, evaluation: Evaluation, dataset: Dataset, matrix: Confusio
     counts: list[list[int]] = matrix.counts.tolist()
     title = f"{dataset.name} {evaluation.split}: what each class is taken for, in % of its labelled pixels"
     with output.folder(out):
-        write_text(out / CONFUSION, confusion_csv(dataset.classes, counts))
+        write_text(out / CONFUSION, confusion_csv(dataset.classes, counts), mark=MARKS[CONFUSION])
         write_text(out / CONFUSION_CHART, confusion_chart(dataset.classes, counts, title))
-        write_text(out / EVALUATION, strict.dump(evaluation))
+        write_text(out / EVALUATION, strict.dump(evaluation), mark=MARKS[EVALUATION])
     with answering():
         print(f"\n{out}: {EVALUATION} {CONFUSION} {CONFUSION_CHART}")

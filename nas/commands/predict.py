@@ -163,7 +163,7 @@ def _see_each(look: Look, labelling: Labelling, destinations: Sequence[tuple[Pat
         with lane.shared():
             label = look(image)
             picture = Image.fromarray(values[label] if labels else overlay(image, label, labelling.palette))
-        write_atomically(path, partial(picture.save, format="PNG", pnginfo=words))
+        write_atomically(path, partial(picture.save, format="PNG", pnginfo=words), mark=MARK)
         print(f"{path}: {_shares(label, labelling.classes)}", flush=True)
     if unread:
         raise DataError(f"{len(unread)} of {len(destinations)} images could not be read, the first: {unread[0]}")

@@ -117,11 +117,9 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
 
     from nas.runs.alike import require_alike
     from nas.terminal import answering
-    from space.errors import UserError
 
-    if out and (Path(out).suffix != ".yaml" or os.path.lexists(out)):
-        raise UserError(f"--out: expected a new file that ends in .yaml, got {out}; give another one")
     if out:
+        _require_new(Path(out))
         output.require_folder(Path(out).parent)  # before anything is read
     common.say(f"reading {len(folders)} runs")
     require_alike(folders)
@@ -139,6 +137,15 @@ def _several(folders: Sequence[RunFolder], out: str | None) -> None:
         from nas.storage.files import write_text
         from space import strict
 
+        _require_new(Path(out))  # one may have appeared meanwhile
         write_text(Path(out), strict.dump(several))
         with answering():
             print(f"\n{out}")
+
+
+def _require_new(out: Path) -> None:
+    """Raises: UserError for an existing file, or another suffix."""
+    from space.errors import UserError
+
+    if out.suffix != ".yaml" or os.path.lexists(out):
+        raise UserError(f"--out: expected a new file that ends in .yaml, got {out}; give another one")

@@ -41,14 +41,17 @@ def comparison(left_out: Sequence[LeftOut]) -> str:
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Write the estimates as CSV, and a picture of them."""
+    """Write the estimates as CSV, and a picture of them.
+
+    Raises: UserError when the table there is of another kind.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for each in calibration.left_out:
         milliseconds = (f"{each.measured_milliseconds:.4f}", f"{each.estimated_milliseconds:.4f}")
         writer.writerow((each.name, *milliseconds, each.multiply_adds, each.parameters))
-    write_text(folder / ESTIMATES, text.getvalue())
+    write_text(folder / ESTIMATES, text.getvalue(), mark=MARKS[ESTIMATES])
     _draw(folder / PICTURE, calibration)
 
 

@@ -30,6 +30,8 @@ MARKS: Mapping[str, str] = {TABLE: ",".join(COLUMNS), BLOCKS: COLUMNS_OF_BLOCKS,
 def write_leaderboard(folder: Path, latencies: Mapping[str, Latency]) -> None:
     """Write the latencies of networks, by name and in the order given, as CSV and as a picture, and a CSV file with all
     blocks of calls.
+
+    Raises: UserError when a table there is of another kind.
     """
     _write_table(folder / TABLE, latencies)
     _write_blocks(folder / BLOCKS, latencies)
@@ -47,7 +49,7 @@ def _write_table(path: Path, latencies: Mapping[str, Latency]) -> None:
         shape = (one.height, one.width, one.environment.get("threads", ""))
         milliseconds = (f"{number:.4f}" for number in numbers)
         writer.writerow((name, one.target, *shape, *milliseconds, one.samples, "; ".join(one.flagged)))
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), mark=MARKS[TABLE])
 
 
 def _write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
@@ -55,7 +57,7 @@ def _write_blocks(path: Path, latencies: Mapping[str, Latency]) -> None:
     lines = [COLUMNS_OF_BLOCKS]
     for name, one in latencies.items():
         lines += [f"{name},{index},{times[0]:.4f},{times[1]:.4f}" for index, times in enumerate(one.blocks)]
-    write_text(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n", mark=MARKS[BLOCKS])
 
 
 def _draw(path: Path, latencies: Mapping[str, Latency]) -> None:

@@ -55,12 +55,15 @@ def write_report(run: RunFolder) -> Path:
 def write_summary(run: RunFolder, summary: Summary, out: Path | None = None) -> Path:
     """Write both files from a summary, into the run's folder or `out`, and return the path of the page. This takes as
     long as `write_report`.
+
+    Raises: UserError when one of the files in `out` is not of a report.
     """
     page = (out or run.root) / PAGE
     folders = [each.folder for each in summary.answers if each.winner is not None] or [WINNER]
     drawn = [draw_predictions(run, run.root / folder) for folder in folders] if summary.winners else []
-    write_text(page.with_name(FIGURES), strict.dump(summary))
-    write_text(page, render(summary, drawn, goes_on=is_owned(run.root)))
+    marks = {} if page.parent == run.root else MARKS
+    write_text(page.with_name(FIGURES), strict.dump(summary), mark=marks.get(FIGURES, ""))
+    write_text(page, render(summary, drawn, goes_on=is_owned(run.root)), mark=marks.get(PAGE, ""))
     return page
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nas.host.words import counted
 from nas.report.chance import Mean, mean_of
 from nas.report.standings import Role, TrialSummary
 from nas.report.summary import Summary
@@ -58,6 +59,8 @@ class Several:
     winners: Mapping[str, Mean]
     """The mIoU (0..1) of the winners for each budget."""
     above: tuple[Above, ...]
+    finish_epochs: tuple[int, ...]
+    """Epochs for which each run finished its networks; a time limit may have left it fewer."""
 
 
 def summarize_several(summaries: Sequence[Summary]) -> Several:
@@ -86,11 +89,12 @@ def summarize_several(summaries: Sequence[Summary]) -> Several:
         input_size=first.input_size,
         winners=winners,
         above=tuple(above),
+        finish_epochs=tuple(map(_finish_epochs, summaries)),
     )
 
 
 def several_table(several: Several) -> str:
-    """The results as plain text, in percent and points."""
+    """The results as plain text, in percent and points, followed by a sentence if finishes differ in length."""
     rows = [(budget, "mIoU of the winner", *_words(mean, ""), "") for budget, mean in several.winners.items()] + [
         (
             each.budget,
@@ -100,7 +104,25 @@ def several_table(several: Several) -> str:
         )
         for each in several.above
     ]
-    return table(rows, ("budget", "points of mIoU", "mean", "+-", "runs", "run by run"))
+    text = table(rows, ("budget", "points of mIoU", "mean", "+-", "runs", "run by run"))
+    return "\n\n".join(filter(None, (text, _unlike_finishes(several))))
+
+
+def _unlike_finishes(several: Several) -> str:
+    """A sentence on finishes of different lengths; empty where all have the same."""
+    if len(set(several.finish_epochs)) < 2:
+        return ""
+    runs = zip(several.runs, several.finish_epochs, strict=True)
+    lengths = ", ".join(f"{counted(epochs, 'epoch')} in {run}" for run, epochs in runs)
+    return (
+        f"The finishes of these runs differ in length ({lengths}): scores at their ends are not comparable from run to "
+        "run, and means of them mix these lengths."
+    )
+
+
+def _finish_epochs(summary: Summary) -> int:
+    """Epochs of the finish of a run, which all its networks have alike; 0 where none was finished."""
+    return max((len(each.finish) for each in summary.measured if each.status == "finished"), default=0)
 
 
 def _words(mean: Mean | None, sign: str) -> tuple[str, str, str]:

@@ -115,8 +115,6 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
             _measure_published(search, timing, table)
             if new:
                 _say_if_too_large(search, timing)
-            deadline = Deadline(search, stopwatch) if search.study.search.minutes else None
-            proposals = Proposals(search, timing, table, deadline)
             plan, budgets = search.study.search, len(search.study.asked)
 
             def later(trainings: int) -> Search:  # nodes of a cluster may be lost by then
@@ -125,6 +123,8 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
 
             most = budgets * plan.finalists + len(plan.company)
             finishing, pruning = later(most), later(budgets * plan.pruned)
+            deadline = Deadline(search, stopwatch, finishing.workers)
+            proposals = Proposals(search, timing, table, deadline if plan.minutes else None)
             if not address:  # started after the timings above, which it would disturb
                 session.enter_context(own_ray(search.workers, finishing.workers, pruning.workers))
             with live_report(run) as report:
@@ -137,9 +137,9 @@ def search(run: RunFolder, *, address: str | None = None) -> dict[Budget, Certif
                 if finishing.workers != search.workers:  # these need processes of their own
                     train(search, stages, ended, timing.halt)
                     finishing, stages = later(most), []
+                    deadline = Deadline(search, stopwatch, finishing.workers)
                     search.console.step(f"train   {finishing.workers}, now that no more candidates are proposed")
-                last = last_stages(finishing, deadline.epochs_in_time) if deadline else last_stages(finishing)
-                train(finishing, [*stages, *last], ended, timing.halt)
+                train(finishing, [*stages, *last_stages(finishing, deadline.epochs_in_time)], ended, timing.halt)
                 prune_company(later(budgets * plan.pruned), timing, table, ended)
         certificates = certify_each(search, functools.partial(certifier_of, patience_seconds=patience), stopwatch)
     if left := gather_winners(run, search.study):

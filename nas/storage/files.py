@@ -19,6 +19,7 @@ Written = TypeVar("Written")
 UNFINISHED = re.compile(r"\..+\.(\d+|words)\.tmp")  # unfinished files of this module, and last words of trainings
 NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 """Errors of file systems that cannot sync a folder (CIFS, some FUSE ones)."""
+MARKED_BYTES = 4096  # bytes at the beginning and at the end of a file that are searched for its mark
 OWNER = ".owner"  # file that names the process which owns the folder (`nas.storage.ownership`)
 
 
@@ -40,10 +41,23 @@ def require_utf8(path: str | Path) -> None:
         ) from None
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def is_marked(path: Path, mark: str) -> bool:
+    """Whether a path is a file with this text near its beginning or end."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        beginning = file.read(MARKED_BYTES)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - MARKED_BYTES))
+        return mark.encode() in beginning or mark.encode() in file.read(MARKED_BYTES)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], *, mark: str = "") -> None:
     """Let `write` fill a temporary file beside `path`, then replace `path` by it in one rename.
 
-    If the process is killed or the disk is full, `path` keeps its previous content.
+    If the process is killed or the disk is full, `path` keeps its previous content. With a `mark`, only a file that has
+    it (`is_marked`) is replaced: another one may have appeared since the command began.
+
+    Raises: UserError when `path` is a file without the mark.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")  # /proc lists thread IDs too
@@ -51,6 +65,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if mark and os.path.lexists(path) and not is_marked(path, mark):
+            raise UserError(
+                f"{path}: expected none still, or one that the same command wrote, got another file, which would be "
+                "lost; move it, and try again"
+            )
         os.replace(temporary, path)
         _settle(path.parent)
     except OSError as error:
@@ -156,11 +175,13 @@ def read_text(path: Path, expected: str) -> str:
         raise UserError(f"expected {expected}, cannot read {path}: {error.strerror or error}") from None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, mark: str = "") -> None:
     """Replace a text file (UTF-8) in one rename, creating its folders. Characters of file names that are not UTF-8 are
-    written as backslash escapes.
+    written as backslash escapes. `mark` as in `write_atomically`.
+
+    Raises: UserError when `path` is a file without the mark.
     """
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", errors="backslashreplace"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", errors="backslashreplace"), mark=mark)
 
 
 @contextlib.contextmanager

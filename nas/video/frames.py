@@ -164,7 +164,7 @@ MOST_ODD_RATE = 65.0  # frames per second
 
 class VideoFile:
     """A video that is being written (MP4, codec mp4v). It appears at its path when the context ends, even by an error
-    or Ctrl-C.
+    or Ctrl-C, and replaces only a video written by this class.
 
     Without frames no file is left. The codec needs even sizes: an odd last row or column is left out.
     """
@@ -207,7 +207,7 @@ class VideoFile:
                 self._require_whole()
                 with contextlib.suppress(OSError), self._unfinished.open("ab") as file:  # OpenCV writes no text of ours
                     file.write((4 + len(MARK)).to_bytes(4, "big") + MARK.encode())
-                write_atomically(self.path, self._unfinished.replace)
+                write_atomically(self.path, self._unfinished.replace, mark=MARK)
         finally:
             self._unfinished.unlink(missing_ok=True)
 

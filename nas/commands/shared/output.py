@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 """Error numbers of folders and disks that cannot be written to; that of a full disk is not among them."""
 PICTURES = (".png", ".svg")
-MARKED_BYTES = 4096  # bytes at the beginning and at the end of a file that are searched for its mark
 
 
 @contextlib.contextmanager
@@ -94,26 +93,17 @@ def require_replaceable(folder: Path, marks: Mapping[str, str], command: str, *,
 
     Raises: UserError for the first existing file without its mark.
     """
+    from nas.storage.files import is_marked
     from space.errors import UserError
 
-    vouched_for = PICTURES if table and _is_marked(folder / table, marks[table]) else ()
+    vouched_for = PICTURES if table and is_marked(folder / table, marks[table]) else ()
     for name, mark in marks.items():
         path = folder / name
-        if os.path.lexists(path) and not (name.endswith(vouched_for) or _is_marked(path, mark)):
+        if os.path.lexists(path) and not (name.endswith(vouched_for) or is_marked(path, mark)):
             raise UserError(
                 f"--out: expected no {path}, or one that this version of `nas {command}` wrote, got another file, "
                 "which would be lost; remove it, or give another folder"
             )
-
-
-def _is_marked(path: Path, mark: str) -> bool:
-    """Whether a path is a file with this mark near its beginning or end."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        beginning = file.read(MARKED_BYTES)
-        file.seek(max(0, os.fstat(file.fileno()).st_size - MARKED_BYTES))
-        return mark.encode() in beginning or mark.encode() in file.read(MARKED_BYTES)
 
 
 def require_folder_for(what: str, out: Path, own: str) -> None:

@@ -69,16 +69,16 @@ def workers_of(
         return max(count for count in range(1, largest + 1) if room(count) >= concurrent)
 
     concurrent = min(wanted or room(1), room(1))
-    if not on_gpus:
-        if most and not wanted:
-            enough, most = BUSY * sum(cpus for cpus, _ in sizes), min(most, concurrent)
-            counts = range(most, min(2, most) - 1, -1)
-            concurrent = max(counts, key=lambda count: min(enough, count * threads_of(count)))
-        threads = min(threads, largest) or threads_of(concurrent)
-        return Workers(concurrent=min(concurrent, room(threads)), threads=threads, device="cpu")
-    threads = threads_of(concurrent)
+    if most and not wanted and not on_gpus:
+        enough, most = BUSY * sum(cpus for cpus, _ in sizes), min(most, concurrent)
+        counts = range(most, min(2, most) - 1, -1)
+        concurrent = max(counts, key=lambda count: min(enough, count * threads_of(count)))
+    known = 0 if on_gpus else min(threads, largest)
+    threads = known or threads_of(concurrent)
+    concurrent = min(concurrent, room(threads))
+    # On CPUs this is 1: there, the room does not depend on it.
     sharing = next(count for count in range(1, per_gpu + 1) if room(threads, count) >= concurrent)
-    return Workers(concurrent=concurrent, threads=threads, device="cuda", per_gpu=sharing)
+    return Workers(concurrent=concurrent, threads=threads, device="cuda" if on_gpus else "cpu", per_gpu=sharing)
 
 
 def resources_of_nodes() -> list[Resources]:

@@ -27,7 +27,7 @@ from nas.search.train.stages import JobSource, train, unfinished
 from space.errors import BudgetError, UserError
 
 
-def last_stages(search: Search, in_time: InTime = lambda epochs, networks: epochs) -> list[JobSource]:
+def last_stages(search: Search, in_time: InTime) -> list[JobSource]:
     """What is trained after the candidates: the finalists to the end, and the study's published networks for as long as
     a finalist, which a time limit may shorten (`in_time`).
     """

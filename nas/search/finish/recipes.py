@@ -87,9 +87,7 @@ def tries(search: Search) -> Jobs:
     return Jobs(next=lambda: next(jobs, None), epoch=search.console.epoch, end=end)
 
 
-def begin_finish(
-    search: Search, students: Sequence[Trial], in_time: InTime = lambda epochs, networks: epochs
-) -> list[Trial]:
+def begin_finish(search: Search, students: Sequence[Trial], in_time: InTime) -> list[Trial]:
     """Record the recipe that scored best, the epochs that a time limit leaves for it and, if it uses distillation, the
     teacher of each student. Returns the teachers.
     """

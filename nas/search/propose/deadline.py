@@ -15,7 +15,7 @@ from nas.runs.spent import Stopwatch
 from nas.runs.to_finish import to_finish
 from nas.runs.trial import Timed, Trial
 from nas.search.propose.pace import Pace, usual_scoring
-from nas.search.search import Search
+from nas.search.search import Search, Workers
 
 CERTIFYING_SECONDS = 20.0  # to export, time and score a winner, beside waiting for a quiet machine
 TIMING_SECONDS = 15.0  # least forecast for finding a candidate and its width
@@ -24,15 +24,17 @@ MOST_FAILED = 3  # failed candidates after which a budget gets no more time for 
 
 
 class Deadline:
-    """The deadline of one search whose plan has `minutes`.
+    """The deadline of one search whose plan has `minutes`; without them, every epoch of the finish is in time.
 
     The remaining time is forecast from the duration of epochs and timings so far. Another candidate is proposed only if
     it can be trained to the end, since others cannot win. However short the limit, proposals end only when every budget
-    has a candidate.
+    has a candidate. `finishing` are the workers that finish the best; they may be more than the workers that train
+    candidates, with fewer threads each, or fewer with more.
     """
 
-    def __init__(self, search: Search, stopwatch: Stopwatch) -> None:
+    def __init__(self, search: Search, stopwatch: Stopwatch, finishing: Workers) -> None:
         self._search = search
+        self._finishing = finishing
         self._plan = search.study.search
         self._stopwatch = stopwatch
         self._to_finish = to_finish(search.run, search.study, search.budgets)  # begins when proposals have ended
@@ -79,8 +81,8 @@ class Deadline:
         return sum(under_way) + sum(paused) + self._to_finish.epochs
 
     def epochs_in_time(self, whole: int, networks: Sequence[Trial]) -> int:
-        """Epochs for which each of these networks can be finished in the time left, at most `whole`. Their own epochs
-        in the search phase say how long one takes; with more threads in the finish, it takes less.
+        """Epochs for which each of these networks can be finished in the time left, at most `whole`, and networks
+        pruned after them too. Their own epochs in the search phase say how long one takes.
         """
         left = self._stopwatch.left_seconds(self._plan)
         if left == math.inf:
@@ -93,8 +95,9 @@ class Deadline:
         seconds = [each.seconds / (each.epochs + scoring * each.scored) for each in known]
         if not any(seconds):
             return whole
-        seconds += len(self._to_finish.pruned) * [statistics.median(seconds)]
-        longest, least = _longest(self._search.workers.concurrent, seconds), math.ceil(LEAST_FINISH * whole)
+        pruned = len(self._to_finish.pruned) * [statistics.median(seconds)]
+        longest = self._slower * sum(_longest(self._finishing.concurrent, each) for each in (seconds, pruned))
+        least = math.ceil(LEAST_FINISH * whole)
         lengths = range(whole, least, -1)
         return next((each for each in lengths if self._work(each, scoring) * longest <= left), least)
 
@@ -114,7 +117,6 @@ class Deadline:
 
     def _left_seconds(self, trials: Sequence[Trial], shares: Shares, *, another: bool = False) -> float:
         """Forecast for all that is left to do; `another`: with one more candidate, trained to the end."""
-        workers = self._search.workers.concurrent
         timed = [self._timing(trial) for trial in trials]
         found = self._certifying_seconds(timed) * sum(budget not in shares.given_up for budget in shares.budgets)
         known = [self._pace(trial) for trial in trials]
@@ -128,17 +130,25 @@ class Deadline:
         def work(epochs: Sequence[int]) -> list[float]:
             return [self._work(each, scoring) for each in epochs]
 
-        waves = (
-            _longest(workers, work(under_way), work(to_come))
-            + _longest(workers, work(finish.tries))
-            + _longest(workers, work(finish.finalists))
-            + self._company_work(trials, scoring) / workers
+        last = (
+            work(finish.tries),
+            [*work(finish.finalists), *self._company_work(trials, scoring)],
+            work(finish.pruned),
         )
+        waves = _longest(self._search.workers.concurrent, work(under_way), work(to_come))
+        waves += self._slower * sum(_longest(self._finishing.concurrent, each) for each in last)
         return found + waves * sum(each.seconds for each in known) / done
 
     def _work(self, epochs: int, scoring: float) -> float:
         """The length of a training with its scorings, in epochs without one; `scoring`: the length of one."""
         return epochs + scoring * math.ceil(epochs / (self._search.study.recipe.score_every or max(1, epochs)))
+
+    @property
+    def _slower(self) -> float:
+        """How many times as long as in the search phase an epoch of the finish takes, at most: with half of the
+        threads, twice as long. With more threads it is faster, by an unknown factor which is not counted on.
+        """
+        return max(1.0, self._search.workers.threads / self._finishing.threads)
 
     def _certifying_seconds(self, timed: Sequence[Timed]) -> float:
         """Forecast for certifying one winner. Each of its timing processes may wait for a quiet machine, or take as
@@ -149,15 +159,12 @@ class Deadline:
         seconds = max(self._search.study.patience_seconds, statistics.median(seen or [0.0]))
         return CERTIFYING_SECONDS + min(2, len(targets)) * processes_on(self._search.target) * seconds
 
-    def _company_work(self, trials: Sequence[Trial], scoring: float) -> float:
-        """The `_work` of published networks at their own width and of networks pruned from them, in epochs of a typical
-        candidate.
-        """
+    def _company_work(self, trials: Sequence[Trial], scoring: float) -> list[float]:
+        """The `_work` of each published network at its own width, in epochs of a typical candidate."""
         finish = self._to_finish
         usual = statistics.median(trial.multiply_adds for trial in trials)
         costs = {each.name: max(1.0, each.multiply_adds / usual) for each in self._search.run.company()}
-        company = (costs.get(name, 1.0) * self._work(left, scoring) for name, left in finish.company.items())
-        return sum(company) + sum(self._work(each, scoring) for each in finish.pruned)
+        return [costs.get(name, 1.0) * self._work(left, scoring) for name, left in finish.company.items()]
 
     def _pace(self, trial: Trial) -> Pace:
         """The pace of a trial in the search phase so far; cached once that is complete."""

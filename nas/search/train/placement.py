@@ -62,12 +62,13 @@ def with_shared_gpus(search: Search, nodes: Sequence[Resources]) -> Search:
 
 def with_more_threads(search: Search, nodes: Sequence[Resources], count: int) -> Search:
     """The search for `count` trainings that no later proposal depends on: on CPUs they all run at a time, as far as the
-    study's `concurrent` allows, and share the cores.
+    study's `concurrent` allows, and share the cores. Each has threads of one node only.
     """
     workers, concurrent = search.workers, search.study.search.concurrent
     if workers.device != "cpu":
         return search
     count = max(2, count)  # a single training with two threads would change the results of runs on two cores
+    nodes = [{**node, "GPU": 0} for node in nodes]  # of a node that has joined since
     found = workers_of(nodes, min(concurrent or count, count))
     if found.threads == workers.threads and found.concurrent <= workers.concurrent:
         return search

@@ -131,6 +131,14 @@ def test_a_measurement_that_would_overwrite_a_users_file_is_refused(nas, tmp_pat
     assert (tmp_path / name).read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", [leaderboard.TABLE, leaderboard.BLOCKS])
+def test_a_table_that_appears_while_networks_are_timed_is_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name}: expected none still"):
+        write_leaderboard(tmp_path, {"one": QUIET})
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_files_of_an_earlier_measurement_are_replaced(nas, tmp_path):
     left_out = tuple(
         LeftOut(name=f"{each}", measured_milliseconds=each, estimated_milliseconds=each, multiply_adds=1, parameters=1)

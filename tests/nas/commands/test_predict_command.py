@@ -63,6 +63,19 @@ def test_a_truncated_image_is_named_and_the_other_images_are_segmented(nas, trai
     assert f"{cut} is damaged" in nas("predict", trained, cut, "--out", tmp_path / "out").refusal()
 
 
+def test_a_file_that_appears_while_images_are_segmented_is_not_replaced(nas, trained, pictures, tmp_path, monkeypatch):
+    overlay_of_it = tmp_path / "0.overlay.png"
+
+    def read(*words):
+        overlay_of_it.write_text("mine")
+        return read_image(*words)
+
+    monkeypatch.setattr("nas.data.read_image", read)
+    told = nas("predict", trained, pictures / "val" / "images" / "0.jpg", "--out", tmp_path).refusal()
+    assert f"{overlay_of_it}: expected none still" in told
+    assert overlay_of_it.read_text() == "mine"
+
+
 def test_missing_images_and_images_of_the_same_name_are_refused_before_any_is_segmented(
     nas, trained, pictures, tmp_path
 ):

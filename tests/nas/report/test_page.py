@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from nas.cli import main
-from nas.report import Summary, write_report
+from nas.report import Summary, summarize, write_report
+from nas.report.page import write_summary
 from nas.runs.folder import RunFolder
-from space import Architecture, strict
+from space import Architecture, UserError, strict
 
 EMPTY = {"meta", "img", "br"}
 
@@ -204,6 +205,21 @@ def test_a_page_can_be_written_to_another_folder(
         (out / name).write_text(ours)
     assert main(["report", str(full.root), "--out", str(tmp_path / "night.html")]) == 2
     assert f"night.html; give {tmp_path / 'night'}, say" in capsys.readouterr().err
+
+
+def test_a_file_that_appears_while_a_page_is_made_is_replaced_only_in_a_runs_folder(
+    full: RunFolder, tmp_path: Path
+) -> None:
+    summary, out = summarize(full), tmp_path / "mine"
+    for name in ("report.html", "report.yaml"):
+        write_summary(full, summary, out)
+        (out / name).write_text("mine")
+        with pytest.raises(UserError, match=f"{name}: expected none still"):
+            write_summary(full, summary, out)
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+        (full.root / name).write_text("of an earlier version")
+    assert write_summary(full, summary, full.root).read_text() == write_report(full).read_text()
 
 
 def test_the_table_of_a_read_only_run_is_printed_before_the_error(

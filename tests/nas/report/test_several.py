@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas.report import summarize
+from nas.report import Summary, summarize
 from nas.report.chance import expected_best, mean_of
 from nas.report.several import Several, several_table, summarize_several
 from nas.runs.alike import require_alike
 from nas.runs.folder import RunFolder
+from nas.runs.trial import PROGRESS, Progress
 from space import UserError, strict
 
 
@@ -74,6 +76,24 @@ def test_runs_of_different_studies_have_no_mean(two_seeds: list[RunFolder], tmp_
         summarize_several([summarize(first), summarize(second)])
 
 
+def test_finishes_of_different_lengths_are_said_not_to_compare(two_seeds: list[RunFolder], tmp_path: Path) -> None:
+    """A time limit leaves some runs fewer epochs than others."""
+    equal = summarize_several([summarize(each) for each in two_seeds])
+    assert equal.finish_epochs == (3, 3)
+    assert "finishes" not in several_table(equal)
+    short = RunFolder(shutil.copytree(two_seeds[1].root, tmp_path / "seed1"))
+    for trial in (*short.trials(), *short.company()):
+        history = short.progress(trial, "finish").history
+        if history:
+            shorter = Progress(history=tuple(replace(each, epochs=2) for each in history[:2]))
+            (short.phase_path(trial, "finish") / PROGRESS).write_text(strict.dump(shorter))
+    require_alike([two_seeds[0], short])
+    several = summarize_several([summarize(two_seeds[0]), summarize(short)])
+    assert several.finish_epochs == (3, 2)
+    said = several_table(several).splitlines()[-1]
+    assert said.startswith("The finishes of these runs differ in length (3 epochs in seed0, 2 epochs in seed1):")
+
+
 def test_two_runs_with_different_budgets_are_refused_with_options_that_align_them(
     two_seeds: list[RunFolder], tmp_path: Path
 ) -> None:
@@ -82,6 +102,22 @@ def test_two_runs_with_different_budgets_are_refused_with_options_that_align_the
     runs[1].write_study(runs[1].study().asking(["2ms p90", "10ms p90"]))
     with pytest.raises(UserError, match=r"--frontier chose .*: --budget '2.1ms p90' --budget '10ms p90'$"):
         require_alike(runs)
+
+
+def test_a_file_that_appears_while_runs_are_compared_is_not_replaced(
+    nas: Any, two_seeds: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "seeds.yaml"
+
+    def compared(summaries: Sequence[Summary]) -> Several:
+        out.write_text("mine")
+        return summarize_several(summaries)
+
+    monkeypatch.setattr("nas.report.several.summarize_several", compared)
+    answer = nas("report", *(each.root for each in two_seeds), "--out", out)
+    assert f"--out: expected a new file that ends in .yaml, got {out}" in answer.refusal()
+    assert "above the published, own width" in answer.out, "the comparison is printed all the same"
+    assert out.read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from nas.search.cluster.nodes import Resources
 from nas.search.cluster.workers import most_at_once, question_for_nodes, workers_of
 from nas.search.measure.on_cluster import ClusterTiming
 from nas.search.search import Search, Workers, ahead_of
+from nas.search.train.placement import with_more_threads
 from nas.study import SearchPlan, built_in_study
 from space.errors import UserError
 
@@ -271,6 +272,52 @@ def test_a_plan_does_not_limit_trainings_on_gpus() -> None:
 def test_a_resumed_run_trains_with_its_first_number_of_threads(cores: int, concurrent: int, threads: int) -> None:
     found = workers_of([{"CPU": cores}], 0, most=4, threads=4)
     assert found == Workers(concurrent=concurrent, threads=threads, device="cpu")
+
+
+@pytest.mark.parametrize("threads", [0, 4])
+@pytest.mark.parametrize("most", [0, 2])
+@pytest.mark.parametrize("wanted", [0, 1, 3, 40])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [{"CPU": 2}],
+        [{"CPU": 4}, {"CPU": 4}, {"CPU": 4}],
+        [{"CPU": 16}, {"CPU": 3}],
+        [{"CPU": 8}, {"CPU": 6, "GPU": 2}, {"CPU": 1, "GPU": 4}],
+    ],
+)
+def test_all_trainings_find_room_each_on_one_node(
+    nodes: list[dict[str, float]], wanted: int, most: int, threads: int
+) -> None:
+    found = workers_of(nodes, wanted, 3, most=most, threads=threads)
+    gpus = any("GPU" in node for node in nodes)
+    assert found.device == ("cuda" if gpus else "cpu")
+    assert 1 <= found.per_gpu <= (3 if gpus else 1)
+    assert 1 <= found.concurrent <= (wanted or 40)
+    rooms = [int(node["CPU"]) // found.threads for node in nodes]
+    if gpus:
+        rooms = [min(room, found.per_gpu * int(node.get("GPU", 0))) for node, room in zip(nodes, rooms, strict=True)]
+    assert found.concurrent <= sum(rooms)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "trainings", "concurrent", "threads"),
+    [
+        ([{"CPU": 8}], 2, 2, 4),
+        ([{"CPU": 8}], 1, 2, 4),  # a single one has no more than each of two
+        ([{"CPU": 8}, {"CPU": 8}], 2, 2, 8),
+        ([{"CPU": 8}, {"CPU": 8}], 3, 3, 4),
+        ([{"CPU": 8}] * 4, 2, 2, 8),
+        ([{"CPU": 16}, {"CPU": 4}], 2, 2, 8),
+        ([{"CPU": 8}, {"CPU": 8}, {"CPU": 2, "GPU": 1}], 2, 2, 8),  # the last has joined a search on CPUs
+    ],
+)
+def test_the_last_trainings_have_at_most_the_threads_of_a_node(
+    asked: Search, nodes: list[Resources], trainings: int, concurrent: int, threads: int
+) -> None:
+    begun = replace(asked, workers=Workers(concurrent=4, threads=1, device="cpu", joined=True))
+    expected = replace(begun.workers, concurrent=concurrent, threads=threads)
+    assert with_more_threads(begun, nodes, trainings).workers == expected
 
 
 def test_a_run_records_its_number_of_threads(asked: Search) -> None:

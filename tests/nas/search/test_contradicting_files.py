@@ -106,7 +106,7 @@ def go_on(search: Search, meter: Arithmetic, most: int = 100) -> None:
         proposals.finished(trial, failed="")
     for trial in all_finalists(search):
         train(run, trial, "finish", FINISH, FINISH)
-    for stage in last_stages(search):
+    for stage in last_stages(search, lambda epochs, networks: epochs):
         stage()
     for trial in run.trials():
         if trial.origin == "pruned":

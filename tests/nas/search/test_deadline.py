@@ -79,7 +79,7 @@ def _searched(
     failing: Callable[[int], str],
 ) -> float:
     run = search.run
-    source = Proposals(search, meter, None, Deadline(search, clock))
+    source = Proposals(search, meter, None, Deadline(search, clock, search.workers))
     while not source.waits() and (trial := source.next()) is not None:
         clock.seconds += timing_seconds
         for epoch in range(len(run.progress(trial, "search").history) + 1, trial.until(EPOCHS) + 1):
@@ -136,7 +136,7 @@ class Workers:
         self._search = search
         self._clock = clock
         self._epoch_seconds = epoch_seconds
-        self._source = Proposals(search, meter, None, Deadline(search, clock))
+        self._source = Proposals(search, meter, None, Deadline(search, clock, search.workers))
 
     def work(self) -> None:
         """Work until nothing is left to do."""
@@ -220,7 +220,7 @@ def test_a_paused_candidate_goes_on_beside_others_if_it_ends_in_time_or_before_t
         (run.root / SPENT).unlink(missing_ok=True)
         with Clock(run) as clock:
             clock.seconds = seconds
-            return Deadline(search, clock).has_room([*known, paused, *others], going, shares)
+            return Deadline(search, clock, search.workers).has_room([*known, paused, *others], going, shares)
 
     left = 300 - (20 + 3 * 12) - FINISH * 5  # of two finalists, side by side
     assert (has_room([], left - 3 * 5), has_room([], left - 3 * 5 + 1)) == (True, False)
@@ -318,7 +318,7 @@ def test_the_forecast_counts_the_time_of_timings_and_finished_trainings(trained:
         (run.root / SPENT).unlink(missing_ok=True)
         with Clock(run) as clock:
             clock.seconds = seconds
-            return Deadline(trained, clock).passed([trial], shares)
+            return Deadline(trained, clock, trained.workers).passed([trial], shares)
 
     candidate, finalists = 15 + 4 * 5, 2 * FINISH * 5
     left = 300 - (20 + 3 * 12) - candidate - finalists
@@ -355,13 +355,39 @@ def test_the_forecast_counts_the_scorings_to_come(
         (run.root / SPENT).unlink(missing_ok=True)
         with Clock(run) as clock:
             clock.seconds = seconds
-            deadline = Deadline(search, clock)
+            deadline = Deadline(search, clock, search.workers)
             return deadline.passed([trial], shares), deadline.epochs_in_time(FINISH, [trial])
 
     left = 300 - certifying - (15 + candidate) - 2 * finalist
     assert (at(left - 1)[0], at(left + 1)[0]) == (False, True)
     left = 300 - certifying - finalist
     assert (at(left - 1)[1], at(left + 1)[1]) == (FINISH, FINISH - 1)
+
+
+@pytest.mark.parametrize(
+    ("concurrent", "threads", "seconds"),
+    [
+        (1, 2, 2 * FINISH * 5),
+        (2, 2, FINISH * 5),
+        (2, 1, 2 * FINISH * 5),  # half of the threads that the candidate had
+        (2, 4, FINISH * 5),  # a gain by more threads is not counted on
+    ],
+)
+def test_the_forecast_counts_the_workers_of_the_finish(
+    trained: Search, concurrent: int, threads: int, seconds: float
+) -> None:
+    search = replace(trained, workers=replace(trained.workers, threads=2))
+    finishing = replace(search.workers, concurrent=concurrent, threads=threads)
+    shares = Shares.of(search.study, search.budgets)
+
+    def passed(spent: float) -> bool:
+        (search.run.root / SPENT).unlink(missing_ok=True)
+        with Clock(search.run) as clock:
+            clock.seconds = spent
+            return Deadline(search, clock, finishing).passed(search.run.trials(), shares)
+
+    left = 300 - (20 + 3 * 12) - (15 + 4 * 5) - seconds
+    assert (passed(left - 1), passed(left + 1)) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +423,7 @@ def test_a_deadline_waits_while_all_workers_train_before_the_first_epoch_is_time
 
     def blind(under_way: int) -> bool:
         with Clock(run) as clock:
-            return Deadline(trained, clock).is_blind([trial], shares, under_way)
+            return Deadline(trained, clock, trained.workers).is_blind([trial], shares, under_way)
 
     assert not blind(1)
     train(run, trial, "search", 0, EPOCHS)
@@ -411,7 +437,7 @@ def test_all_workers_train_before_the_first_epoch_is_timed(
     search = search_of(RunFolder.create(tmp_path / "run", study(5.0)))
     search = replace(search, workers=replace(search.workers, concurrent=2))
     with Clock(search.run) as clock:
-        source = Proposals(search, arithmetic, None, Deadline(search, clock))
+        source = Proposals(search, arithmetic, None, Deadline(search, clock, search.workers))
         begun = []
         for _ in range(2):
             assert not source.waits()

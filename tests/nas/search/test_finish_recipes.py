@@ -111,9 +111,14 @@ def trained(search: Search, stages: Sequence[JobSource], epochs: int = 10**6) ->
     return order
 
 
+def whole(epochs: int, students: Sequence[Trial]) -> int:
+    """The epochs of the finish without a time limit."""
+    return epochs
+
+
 def to_the_end(search: Search, epochs: int = 10**6) -> list[str]:
     """The steps of a search after all candidates were proposed."""
-    return trained(search, [lambda: unfinished(search, search.run.trials()), *last_stages(search)], epochs)
+    return trained(search, [lambda: unfinished(search, search.run.trials()), *last_stages(search, whole)], epochs)
 
 
 def ended(run: RunFolder) -> tuple[FinishRecipe | None, list[float | None]]:
@@ -234,11 +239,11 @@ def test_a_teacher_is_larger_and_more_accurate(begun) -> None:
         assert not found.tried[0].over
         chosen = replace(found, chosen=1)
         write_finish_recipe(run, chosen)
-        teachers = begin_finish(search, [*run.trials(), company])
+        teachers = begin_finish(search, [*run.trials(), company], whole)
         assert [each.name for each in teachers] == (["erfnet-encoder"] if able else [])
         scored(run, company, 0.1)
         kept = read_finish_recipe(run)
-        assert begin_finish(search, [*run.trials(), company]) == teachers
+        assert begin_finish(search, [*run.trials(), company], whole) == teachers
         assert read_finish_recipe(run) == kept, "who teaches stays"
 
 
@@ -256,7 +261,7 @@ def test_a_run_finishes_all_networks_with_the_recipe_of_the_first(begun, capfd) 
     write_finish_recipe(run, chosen)
     run.write_study(study)
     assert begin_tries(again(run), run.trials()) == []
-    assert begin_finish(again(run), run.trials()) == []
+    assert begin_finish(again(run), run.trials(), whole) == []
     assert read_finish_recipe(run) == chosen
 
 
@@ -285,13 +290,13 @@ def test_a_time_limit_shortens_the_finish_of_all_networks_alike_until_one_has_be
     assert "the finish has 4 epochs instead of 6: 5 minutes leave no time for more" in capfd.readouterr().out
     assert epochs_of_each() == [4, 4]
     assert left() == ((6,), (6,), {"erfnet-encoder": 6}), "the length is decided when the finish begins"
-    assert begin_finish(again(run), networks) == []
+    assert begin_finish(again(run), networks, whole) == []
     assert epochs_of_each() == [6, 6], "a resumed run has more time"
     assert begin_finish(again(run), networks, four) == []
     checkpoint = run.phase_path(networks[0], "finish") / CHECKPOINT
     checkpoint.parent.mkdir()
     checkpoint.touch()  # as written before the first epoch counts
-    assert begin_finish(again(run), networks) == []
+    assert begin_finish(again(run), networks, whole) == []
     assert "the finish has 4 epochs, as for the networks of this run" in capfd.readouterr().out
     assert left() == ((4,), (4,), {"erfnet-encoder": 4})
     scored(run, networks[0], 0.3, "finish")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nas.storage.files import _settle, clear_unfinished, replace_folder, write_text, write_together
+from space import UserError
 
 
 def test_an_error_names_the_requested_file(tmp_path: Path) -> None:
@@ -25,6 +26,22 @@ def test_an_error_names_the_requested_file(tmp_path: Path) -> None:
 def test_a_page_may_name_a_picture_that_is_not_utf8(tmp_path: Path) -> None:
     write_text(tmp_path / "page", os.fsdecode(b"stra\xdfe.png"))
     assert (tmp_path / "page").read_text("utf-8") == "stra\\udcdfe.png"
+
+
+def test_only_a_new_file_or_one_with_the_mark_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "table"
+    for text in ("ours, first", "ours, second"):
+        write_text(file, text, mark="ours, ")
+        assert file.read_text() == text
+    file.write_text("mine")
+    with pytest.raises(UserError, match=f"{file}: expected none still, .* got another file, which would be lost; move"):
+        write_text(file, "ours, third", mark="ours, ")
+    file.unlink()
+    file.symlink_to("nowhere")
+    with pytest.raises(UserError, match="got another file"):
+        write_text(file, "ours, third", mark="ours, ")
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.is_symlink()
 
 
 def test_temporary_files_of_killed_processes_are_removed_and_other_files_stay(tmp_path: Path) -> None:

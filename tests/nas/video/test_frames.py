@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nas.errors import DataError, HaltedError
 from nas.video.frames import VideoFile, opened
+from space import UserError
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
 
@@ -45,6 +46,24 @@ def test_frames_of_another_size_are_refused_and_earlier_frames_are_kept(tmp_path
     with pytest.raises(DataError, match=r"frame 2: expected 64x96 \(HxW\) as before, got 32x96"):
         write(tmp_path / "a.mp4", [FRAMES[0], FRAMES[1, :32]])
     assert shapes(tmp_path / "a.mp4") == [(64, 96, 3)]
+
+
+def test_a_file_that_appears_while_frames_are_written_is_not_replaced(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    write(video, FRAMES)
+    write(video, FRAMES[:2])
+    assert shapes(video) == [(64, 96, 3)] * 2
+    video.unlink()
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        yield FRAMES[0]
+        video.write_text("mine")
+        yield FRAMES[1]
+
+    with pytest.raises(UserError, match=r"a\.mp4: expected none still, .* got another file, which would be lost"):
+        write(video, frames())
+    assert video.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [video]
 
 
 def test_no_file_is_written_without_frames_or_with_frames_too_large_for_mp4(tmp_path: Path) -> None:
