@@ -49,6 +49,12 @@ class EpochReport:
     encoder: bool = False
     """Whether the epoch trained the encoder alone, under its own classifier, to which the scores belong."""
 
+    @property
+    def miou(self) -> float:
+        """mIoU (0..1) after an epoch that is scored: every epoch, unless the recipe says otherwise."""
+        assert self.scores is not None, f"epoch {self.epoch} is not scored"
+        return self.scores.miou
+
     def __str__(self) -> str:
         """`epoch 2/10  loss 0.512  mIoU 41.3 %`, without the mIoU where the epoch is not scored."""
         score = "" if self.scores is None else f"  mIoU {100 * self.scores.miou:.1f} %"

@@ -115,7 +115,7 @@ class Place:
             while not trainer.finished:
                 report = trainer.run_epoch()
                 trainer.save(checkpoint)
-                print(f"    epoch {report.epoch}/{report.epochs} mIoU {100 * report.scores.miou:.1f} %", flush=True)
+                print(f"    epoch {report.epoch}/{report.epochs} mIoU {100 * report.miou:.1f} %", flush=True)
             save_weights(finished, trainer.weights(), {"architecture": architecture.key})
             checkpoint.unlink()
         network.load_state_dict(load_weights(finished))

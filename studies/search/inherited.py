@@ -115,7 +115,8 @@ def heirs_of(run: RunFolder) -> list[Heir]:
         if mine and parents:
             differ, _, _, parent = min(parents)
             ends = [rung.epochs for rung in trial.rungs] or [whole]
-            fresh = {end: curve[end - 1].scores.miou for end in ends if end <= len(curve)}
+            scored = {each.epoch: each.miou for each in curve if each.miou is not None}
+            fresh = {end: scored[end] for end in ends if end in scored}
             found.append(Heir(candidate=trial, parent=parent, differ=differ, fresh=fresh))
     return found
 
@@ -166,7 +167,7 @@ def trained(heir: Heir, lengths: Sequence[int], end: float, asked: argparse.Name
     while not trainer.finished:
         trainer.run_epoch()
         commit_epoch(folder, trainer)
-    scores = (run.progress(heir.parent, "search").miou, heir.fresh.get(lengths[-1]), trainer.history[-1].scores.miou)
+    scores = (run.progress(heir.parent, "search").miou, heir.fresh.get(lengths[-1]), trainer.history[-1].miou)
     told = ("" if each is None else f"{each:.4f}" for each in (share, *scores))
     return (run.root.name, heir.key, lengths[-1], heir.parent.architecture.key, heir.differ, *told)
 

@@ -308,7 +308,7 @@ def trained(candidate: Candidate, data: DataSpec, until: int) -> Row:
         while len(trainer.history) < until:
             report = trainer.run_epoch()
             if report.epoch in RUNGS:
-                row[f"miou_{report.epoch}"] = f"{100 * report.scores.miou:.2f}"
+                row[f"miou_{report.epoch}"] = f"{100 * report.miou:.2f}"
                 row[f"seconds_{report.epoch}"] = f"{time.process_time() - begun:.1f}"
     except (TrainingError, ArchitectureError) as error:
         print(f"{architecture.key} failed: {error}", flush=True)

@@ -108,7 +108,7 @@ def record(work: Path) -> None:
         (
             str(each.epoch),
             f"{each.loss:.4f}",
-            f"{100 * each.scores.miou:.2f}",
+            "" if each.miou is None else f"{100 * each.miou:.2f}",
             "" if each.epoch not in rates else f"{rates[each.epoch]:.6g}",
             f"{each.seconds:.1f}",
         )
@@ -154,7 +154,8 @@ def draw(history: Sequence[Epoch], shares: dict[str, float]) -> None:
     figure = Figure(figsize=(11, 5), layout="constrained", dpi=72)
     curve, bars = figure.subplots(1, 2, width_ratios=(3, 2))
     epochs = [each.epoch for each in history]
-    curve.plot(epochs, [100 * each.scores.miou for each in history], color=LIGHT["winner"])
+    scored = [(each.epoch, 100 * each.miou) for each in history if each.miou is not None]
+    curve.plot(*zip(*scored, strict=True), color=LIGHT["winner"])
     curve.set_xlabel("epoch", fontsize=FONT_PIXELS)
     curve.set_ylabel("mIoU on CamVid's validation images, %", color=LIGHT["winner"], fontsize=FONT_PIXELS)
     curve.set_ylim(0, 100)

@@ -110,7 +110,7 @@ def trained(network: str, part: Part, seed: int, dataset: Dataset, work: Path) -
     begun = time.monotonic()
     while not trainer.finished:
         trainer.run_epoch()
-    scores = [report.scores.miou for report in trainer.history]
+    scores = [report.miou for report in trainer.history]
     seconds = time.monotonic() - begun
     return EPOCHS, f"{100 * scores[-1]:.2f}", f"{100 * max(scores):.2f}", f"{seconds:.0f}"
 
@@ -124,7 +124,7 @@ def teacher_of(dataset: Dataset, work: Path) -> nn.Module:
         while not trainer.finished:
             trainer.run_epoch()
         work.mkdir(parents=True, exist_ok=True)
-        save_weights(file, trainer.weights(), {"miou": f"{trainer.history[-1].scores.miou:.4f}"})
+        save_weights(file, trainer.weights(), {"miou": f"{trainer.history[-1].miou:.4f}"})
     network = architecture.build(dataset.num_classes)
     load_into(network, load_weights(file), str(file))
     return network

@@ -77,7 +77,7 @@ def trained(trainer: Trainer) -> str:
     """mIoU in percent at the end of a training."""
     while not trainer.finished:
         trainer.run_epoch()
-    return f"{100 * trainer.history[-1].scores.miou:.2f}"
+    return f"{100 * trainer.history[-1].miou:.2f}"
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def trained(network: str, seed: int, epochs: int, data: DataSpec, work: Path) ->
         if report.epoch % 5 == 0 or trainer.finished:
             trainer.save(checkpoint)
             print(network, seed, report, flush=True)
-    scores = [100 * report.scores.miou for report in trainer.history]
+    scores = [100 * report.miou for report in trainer.history]
     save_weights(checkpoint.with_suffix(".safetensors"), trainer.weights(), {"miou": f"{scores[-1]:.2f}"})
     return {
         "network": name_of(network),

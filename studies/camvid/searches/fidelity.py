@@ -61,7 +61,7 @@ def trained(network: str, seed: int, recipe_name: str, epochs: int, data: DataSp
     trainer = Trainer(space.load(network), load(data), recipe, threads=1, guard=lane.shared)
     while not trainer.finished:
         report = trainer.run_epoch()
-    return f"{Path(network).stem},{seed},{recipe_name},{epochs},{100 * report.scores.miou:.2f}"
+    return f"{Path(network).stem},{seed},{recipe_name},{epochs},{100 * report.miou:.2f}"
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def tpe_asha(data: DataSpec, budget: float, asked: argparse.Namespace, run: Path
             milliseconds = meter.measure(architecture).p50_milliseconds
         trainer = Trainer(architecture, load(data), recipe(asked), threads=1, guard=lane.shared)
         while not trainer.finished:
-            miou = trainer.run_epoch().scores.miou if milliseconds <= budget else 0.0
+            miou = trainer.run_epoch().miou if milliseconds <= budget else 0.0
             tune.report({"miou": miou, "milliseconds": milliseconds, "architecture": architecture.to_yaml()})
             if milliseconds > budget:
                 return
