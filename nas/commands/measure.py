@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from nas.terminal import ProgressLine
     from space.architecture import Architecture
 
-MOST_PROCESSES = 20
-
 EPILOG = """\
 Networks are timed untrained, on the CPU each in a process of its own. They take turns, and each alternates call by call
 with one frozen reference network. Milliseconds are the median ratio times the reference's latency on this device. With
@@ -147,6 +145,7 @@ def run(options: argparse.Namespace) -> Verdict | None:
 
 
 def _processes(options: argparse.Namespace) -> int:
+    from nas.latency.budget import MOST_PROCESSES
     from space.errors import UserError
 
     given: int | None = options.processes

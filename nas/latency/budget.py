@@ -20,6 +20,9 @@ Verdict = Literal["PASS", "FAIL", "UNSURE"]
 
 SETTLING = (0.001, 0.015)  # narrowest and widest `within` to suggest for a latency that settles a verdict
 
+SETTLING_PROCESSES = 9  # timed where fewer leave a verdict open
+MOST_PROCESSES = 20  # that `nas measure` times
+
 _AMOUNT = re.compile(
     r"(?P<number>\d+\.?\d*|\.\d+)(?P<exponent>e[+-]?\d+)?\s*(?P<unit>ms|fps)(\s+(?P<statistic>\w+))?", re.I
 )
@@ -206,7 +209,8 @@ def settling(latency: Latency, budget: Budget, num_classes: int) -> str:
         factor = latency.milliseconds(budget.statistic) / latency.p50_milliseconds
         inside = sum(factor * median <= budget.milliseconds for median in timed)
         differ = 0 < inside < len(timed)
-        processes = f" --processes {3 * len(timed) if differ else len(timed)}"
+        many = min(MOST_PROCESSES, max(SETTLING_PROCESSES, 3 * len(timed)))
+        processes = f" --processes {many if differ else len(timed)}"
         if differ:
             why = f"{why}; {inside} of {len(timed)} processes kept it, and a slightly faster network would be safe"
     return (

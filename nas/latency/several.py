@@ -15,12 +15,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from nas.latency.budget import SETTLING_PROCESSES
 from nas.latency.protocol.slowing import correction
 from nas.latency.record import Latency
 from nas.latency.target import Target
 
 PROCESSES = 3
-MOST_PROCESSES = 9  # where fewer leave open what has to be known
 FEWEST_QUIET = 2  # undisturbed processes, from which on disturbed ones do not count
 SURE = 0.92  # least probability that the median of all possible processes lies inside the interval
 
@@ -34,12 +34,12 @@ def measure_in_processes(
 ) -> Latency:
     """The `pooled` latency from several calls of `measure`, each of which times a network in a new process on `target`.
     As long as it `leaves_open` what has to be known and further processes may settle it, they are timed, up to
-    `MOST_PROCESSES`.
+    `SETTLING_PROCESSES`.
 
     On a GPU there is one call, since one process times all networks there.
     """
     latencies = [measure() for _ in range(processes_on(target, processes))]
-    most = processes_on(target, MOST_PROCESSES)
+    most = processes_on(target, SETTLING_PROCESSES)
     while len(latencies) < most and leaves_open(pooled(latencies)):
         middle = sorted(latencies, key=lambda one: one.p50_milliseconds)[len(latencies) // 2]
         if not middle.flagged and leaves_open(middle):
@@ -56,9 +56,9 @@ def processes_on(target: Target, processes: int = PROCESSES) -> int:
 def pooled(latencies: Sequence[Latency]) -> Latency:
     """One latency of a network that was timed in one or more processes, on one target at one input size.
 
-    Its p50 is that of the median process. Its interval reaches from the lowest to the highest end of theirs, without
-    the outermost if there are eight or more. Its p90 and p99 are the highest. Disturbed processes do not count if at
-    least two others were undisturbed. All milliseconds use the last anchor, in case it changed meanwhile.
+    Its p50 is that of the median process. Its interval reaches from the lowest to the highest end of theirs, and its
+    p90 and p99 are the highest, in each case without the outermost if there are eight or more. Disturbed processes do
+    not count if at least two others were undisturbed. All milliseconds use the last anchor, in case it changed.
     """
     assert latencies, "expected at least one latency to pool"
     if len(latencies) == 1:
@@ -73,8 +73,8 @@ def pooled(latencies: Sequence[Latency]) -> Latency:
     outer = _outermost(len(counted))
     return replace(
         middle,
-        p90_milliseconds=max(one.p90_milliseconds for one in counted),
-        p99_milliseconds=max(one.p99_milliseconds for one in counted),
+        p90_milliseconds=sorted(one.p90_milliseconds for one in counted)[-1 - outer],
+        p99_milliseconds=sorted(one.p99_milliseconds for one in counted)[-1 - outer],
         ci_low_milliseconds=lows[outer],
         ci_high_milliseconds=highs[-1 - outer],
         samples=pairs,

@@ -73,7 +73,9 @@ class TrialSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One row of the leaderboard. `search_miou` is after equal training, `miou` after all `epochs`."""
+    """One row of the leaderboard. `search_miou` is after equal training, `miou` after all `epochs` until the last one
+    that was scored.
+    """
 
     place: Role
     name: str
@@ -130,7 +132,7 @@ def _standing(place: Role, network: TrialSummary | Winner, trained: TrialSummary
         timing=network.timing,
         search_miou=None if trained is None else trained.search_miou,
         miou=network.miou,
-        epochs=0 if trained is None else trained.epochs,
+        epochs=0 if trained is None or not trained.curve else trained.curve[-1][0],
         parameters=network.parameters,
         multiply_adds=network.multiply_adds,
     )

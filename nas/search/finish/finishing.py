@@ -166,7 +166,7 @@ def certify_best(
     the others, and may give up a lower precision for full precision. A network that an earlier command certified in
     `folder` is replaced by another one only if the new verdict is no worse. `has_room` is called with the longest time
     that a certificate took so far; if it returns False, no further network is measured. More processes than usual time
-    a network that may be inside the budget, as long as `left_seconds` are enough for as much time again.
+    a network that may be inside the budget, as long as `left_seconds` are enough for another certificate too.
 
     Raises: UserError when all are skipped.
     """
@@ -197,7 +197,7 @@ def certify_best(
         begun = time.monotonic()
         try:
             form, worthwhile = deployed[trial.architecture.key], _worthwhile(trial, best, before)
-            has_time = functools.partial(_as_long_again, begun, left_seconds)
+            has_time = functools.partial(_has_time, begun, left_seconds)
             best = certify_trial(search, trial, form, meter_of, budget, folder, worthwhile, has_time)
             latency = best.latency
         except NoBetterError as error:
@@ -218,9 +218,9 @@ def certify_best(
     return best
 
 
-def _as_long_again(begun: float, left_seconds: Callable[[], float]) -> bool:
-    """Whether there is as much time left as since `begun`."""
-    return time.monotonic() - begun <= left_seconds()
+def _has_time(begun: float, left_seconds: Callable[[], float]) -> bool:
+    """Whether a certificate begun then may take longer: three times as much time is left, enough for another one."""
+    return 3 * (time.monotonic() - begun) <= left_seconds()
 
 
 def _certified_before(search: Search, competing: Sequence[Trial], budget: Budget, folder: Path) -> Certificate | None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from nas.latency.budget import Budget
+from nas.latency.budget import SETTLING_PROCESSES, Budget
 from nas.latency.record import Latency
-from nas.latency.several import MOST_PROCESSES, PROCESSES, anchored, measure_in_processes, pooled
+from nas.latency.several import PROCESSES, anchored, measure_in_processes, pooled
 from nas.latency.target import Target
 from space import strict
 
@@ -100,7 +100,7 @@ def test_more_processes_are_timed_only_while_they_may_settle_a_verdict(
     levels: tuple[float, ...], processes: int, verdict: str
 ) -> None:
     budget = Budget.parse("5ms")
-    every = iter((*levels, *(0.81 for _ in range(MOST_PROCESSES))))
+    every = iter((*levels, *(0.81 for _ in range(SETTLING_PROCESSES))))
     latency = measure_in_processes(
         lambda: found(next(every)),
         Target.parse("onnxruntime@cpu:1"),

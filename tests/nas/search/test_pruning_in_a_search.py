@@ -133,7 +133,7 @@ def test_a_cut_over_the_budget_when_measured_again_does_not_compete(
 def test_a_cut_over_the_budget_on_a_busy_machine_is_timed_again(
     search: Search, invented: Callable[[float], Latency]
 ) -> None:
-    meter = Tiring(invented, 5.0, busy=True)
+    meter = Tiring(invented, 10.0, busy=True)
     assert cuts(search, meter) == []
     busy = recorded(search)
     assert busy.latency is not None
