@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nas.latency.budget import SETTLING_PROCESSES, Budget
+from nas.latency.budget import MOST_PROCESSES, SETTLING_PROCESSES, Budget, settling
 from nas.latency.record import Latency
 from nas.latency.several import PROCESSES, anchored, measure_in_processes, pooled
 from nas.latency.target import Target
@@ -107,6 +107,12 @@ def test_more_processes_are_timed_only_while_they_may_settle_a_verdict(
         leaves_open=lambda each: budget.verdict(each) == "UNSURE",
     )
     assert (len(latency.processes_milliseconds), budget.verdict(latency)) == (processes, verdict)
+
+
+@pytest.mark.parametrize(("timed", "advised"), [(2, SETTLING_PROCESSES), (3, 9), (9, MOST_PROCESSES)])
+def test_the_advice_for_an_open_verdict_is_a_number_of_processes_that_can_be_timed(timed: int, advised: int) -> None:
+    latency = pooled([found(0.80 if each % 2 else 0.90) for each in range(timed)])
+    assert f"--processes {advised} " in settling(latency, Budget.parse("5ms"), 11)
 
 
 def test_two_quiet_processes_settle_what_disturbed_ones_left_open() -> None:
