@@ -35,7 +35,7 @@ shared = folder / "shared"
 shared.mkdir()
 run = shared / "run"
 impatient = (
-    "import sys; from nas.cli import main; from nas.search import nodes; nodes.LOST_SECONDS = 3.0; "
+    "import sys; from nas.cli import main; from nas.search.cluster import nodes; nodes.LOST_SECONDS = 3.0; "
     "sys.exit(main(sys.argv[1:]))"
 )
 
