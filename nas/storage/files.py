@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -57,7 +58,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, mark: str =
     If the process is killed or the disk is full, `path` keeps its previous content. With a `mark`, only a file that has
     it (`is_marked`) is replaced: another one may have appeared since the command began.
 
-    Raises: UserError when `path` is a file without the mark.
+    Raises: UserError when `path` is a file without the mark; what was written is then kept beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")  # /proc lists thread IDs too
@@ -66,9 +67,12 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, mark: str =
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         if mark and os.path.lexists(path) and not is_marked(path, mark):
+            numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+            kept = next(each for each in numbered if not os.path.lexists(each))
+            os.replace(temporary, kept)
             raise UserError(
                 f"{path}: expected none still, or one that the same command wrote, got another file, which would be "
-                "lost; move it, and try again"
+                f"lost; what was to replace it is {kept}"
             )
         os.replace(temporary, path)
         _settle(path.parent)

@@ -184,7 +184,9 @@ def _in_full_precision(search: Search, trial: Trial, certification: Certificatio
             search.console.progress.over("timed in full precision", 0),
         ):
             return measure_in_processes(
-                lambda: meter.measure(trial.architecture, weights=weights, within=certification.within), full
+                lambda: meter.measure(trial.architecture, weights=weights, within=certification.within),
+                full,
+                leaves_open=certification.leaves_open,
             )
     except (TargetError, UnmeasuredError) as error:
         search.console.step(f"        not compared with {full}: {error}")

@@ -13,18 +13,36 @@ from nas.latency.meter import Measures
 from nas.latency.protocol import WITHIN
 from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
+from nas.runs.trial import Trial
 from nas.search.console import Console
 from nas.search.propose.solving import Solved, Solver
 from nas.search.search import Search, Workers
 from nas.study import SearchPlan, Study
 from nas.training import Recipe
 from space import Architecture
+from space.scale import scale_width
 
 
 @pytest.fixture(scope="session")
 def invented() -> Callable[[float], Latency]:
     """The record of an invented measurement at 180x240."""
     return _invented
+
+
+@pytest.fixture
+def narrow(invented: Callable[[float], Latency]) -> Trial:
+    """A trial with a network that is quick to train."""
+    return Trial(
+        number=1,
+        name="narrow",
+        origin="random",
+        architecture=scale_width(space.load("ndnet45-fcn32"), 0.25),
+        latency=invented(5.0),
+        feasible=True,
+        budget_milliseconds=10.0,
+        parameters=1,
+        multiply_adds=1,
+    )
 
 
 class Arithmetic:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 from nas.data import DataSpec
-from nas.latency.record import Latency
 from nas.runs.folder import RunFolder
 from nas.runs.trial import Trial
 from nas.search.search import Workers
@@ -24,12 +22,10 @@ from nas.search.train.trial_runner import TrialRunner
 from nas.search.train.under_way import WORDS
 from nas.storage.files import OWNER
 from nas.study import built_in_study
-from space.library import load
-from space.scale import scale_width
 
 
 @pytest.fixture
-def prepared(invented: Callable[[float], Latency], tmp_path: Path) -> tuple[RunFolder, Trial, dict[str, Any]]:
+def prepared(narrow: Trial, tmp_path: Path) -> tuple[RunFolder, Trial, dict[str, Any]]:
     """A run, one of its candidates, and Ray's configuration for its training."""
     small = built_in_study("10ms")
     small = replace(
@@ -38,20 +34,9 @@ def prepared(invented: Callable[[float], Latency], tmp_path: Path) -> tuple[RunF
         recipe=replace(small.recipe, epochs=1, crop=None),
     )
     run = RunFolder.create(tmp_path / "run", small)
-    trial = Trial(
-        number=1,
-        name="narrow",
-        origin="random",
-        architecture=scale_width(load("ndnet45-fcn32"), 0.25),
-        latency=invented(5.0),
-        feasible=True,
-        budget_milliseconds=10.0,
-        parameters=1,
-        multiply_adds=1,
-    )
-    run.write_trial(trial)
+    run.write_trial(narrow)
     workers = Workers(concurrent=1, threads=1, device="cpu")
-    return run, trial, dict(configured(Job(trial=trial, phase="search"), run, workers))
+    return run, narrow, dict(configured(Job(trial=narrow, phase="search"), run, workers))
 
 
 def test_a_process_that_is_set_up_but_never_trains_changes_no_file(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from nas.data import DataSpec
-from nas.latency.record import Latency
 from nas.report import summarize
 from nas.runs.folder import RunFolder
 from nas.runs.labelling import WEIGHTS
@@ -25,8 +23,6 @@ from nas.search.train.trial_runner import TrialRunner
 from nas.study import Study, built_in_study
 from nas.training import Variant
 from nas.training.weights import load_weights
-from space.library import load
-from space.scale import scale_width
 
 EPOCHS, RUNG = 6, 2
 WORKERS = Workers(concurrent=1, threads=1, device="cpu")
@@ -42,20 +38,9 @@ def asked(score_every: int | None = None) -> Study:
 
 
 @pytest.fixture
-def trial(invented: Callable[[float], Latency]) -> Trial:
+def trial(narrow: Trial) -> Trial:
     """A candidate that is to be trained to its first rung."""
-    return Trial(
-        number=1,
-        name="narrow",
-        origin="random",
-        architecture=scale_width(load("ndnet45-fcn32"), 0.25),
-        latency=invented(5.0),
-        feasible=True,
-        budget_milliseconds=10.0,
-        parameters=1,
-        multiply_adds=1,
-        rungs=(Rung(epochs=RUNG, number=1, budget_milliseconds=10.0),),
-    )
+    return replace(narrow, rungs=(Rung(epochs=RUNG, number=1, budget_milliseconds=10.0),))
 
 
 def begun(root: Path, study: Study, trial: Trial) -> RunFolder:

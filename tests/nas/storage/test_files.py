@@ -34,14 +34,15 @@ def test_only_a_new_file_or_one_with_the_mark_is_replaced(tmp_path: Path) -> Non
         write_text(file, text, mark="ours, ")
         assert file.read_text() == text
     file.write_text("mine")
-    with pytest.raises(UserError, match=f"{file}: expected none still, .* got another file, which would be lost; move"):
+    with pytest.raises(UserError, match=f"{file}: expected none still, .* got another file, .* is {tmp_path}/table-2"):
         write_text(file, "ours, third", mark="ours, ")
     file.unlink()
     file.symlink_to("nowhere")
     with pytest.raises(UserError, match="got another file"):
-        write_text(file, "ours, third", mark="ours, ")
-    assert list(tmp_path.iterdir()) == [file]
+        write_text(file, "ours, fourth", mark="ours, ")
     assert file.is_symlink()
+    kept = {each.name: each.read_text() for each in tmp_path.iterdir() if each != file}
+    assert kept == {"table-2": "ours, third", "table-3": "ours, fourth"}, "nothing that was finished is lost"
 
 
 def test_temporary_files_of_killed_processes_are_removed_and_other_files_stay(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_a_file_that_appears_while_frames_are_written_is_not_replaced(tmp_path: 
     with pytest.raises(UserError, match=r"a\.mp4: expected none still, .* got another file, which would be lost"):
         write(video, frames())
     assert video.read_text() == "mine"
-    assert list(tmp_path.iterdir()) == [video]
+    kept = tmp_path / "a-2.mp4"
+    assert sorted(tmp_path.iterdir()) == sorted((video, kept))
+    assert shapes(kept) == [(64, 96, 3)] * 2
 
 
 def test_no_file_is_written_without_frames_or_with_frames_too_large_for_mp4(tmp_path: Path) -> None:
