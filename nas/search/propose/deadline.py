@@ -90,13 +90,17 @@ class Deadline:
         run, budgets = self._search.run, len(self._search.budgets)
         timed = [self._timing(trial) for trial in run.trials()]
         left -= budgets * self._certifying_seconds(timed)
-        known = [pace for trial in networks if not trial.failed and (pace := self._pace(trial)).epochs]
-        scoring = usual_scoring(known)
-        seconds = [each.seconds / (each.epochs + scoring * each.scored) for each in known]
+        known = [(trial, pace) for trial in networks if not trial.failed and (pace := self._pace(trial)).epochs]
+        scoring = usual_scoring(pace for _, pace in known)
+        seconds = [
+            # The company has trained on the workers of the finish already.
+            (1.0 if trial.origin == "company" else self._slower) * pace.seconds / (pace.epochs + scoring * pace.scored)
+            for trial, pace in known
+        ]
         if not any(seconds):
             return whole
         pruned = len(self._to_finish.pruned) * [statistics.median(seconds)]
-        longest = self._slower * sum(_longest(self._finishing.concurrent, each) for each in (seconds, pruned))
+        longest = sum(_longest(self._finishing.concurrent, each) for each in (seconds, pruned))
         least = math.ceil(LEAST_FINISH * whole)
         lengths = range(whole, least, -1)
         return next((each for each in lengths if self._work(each, scoring) * longest <= left), least)

@@ -17,7 +17,7 @@ from nas.report.going import going_of
 from nas.runs.folder import SPENT, RunFolder
 from nas.runs.shares import Shares
 from nas.runs.spent import Spent, Stopwatch, forget_spent, spent_of
-from nas.runs.trial import PROGRESS, Epoch, Measured, Phase, Progress, Rung, Timed, Trial, append_epoch
+from nas.runs.trial import PROGRESS, Epoch, Measured, Origin, Phase, Progress, Rung, Timed, Trial, append_epoch
 from nas.search.console import Console
 from nas.search.finish.finishing import _has_room
 from nas.search.propose.deadline import Deadline
@@ -388,6 +388,20 @@ def test_the_forecast_counts_the_workers_of_the_finish(
 
     left = 300 - (20 + 3 * 12) - (15 + 4 * 5) - seconds
     assert (passed(left - 1), passed(left + 1)) == (False, True)
+
+
+@pytest.mark.parametrize(("origin", "seconds"), [("seed", 10), ("company", 5)])
+def test_a_network_that_was_trained_by_the_workers_of_the_finish_takes_as_long_there(
+    trained: Search, origin: Origin, seconds: float
+) -> None:
+    """They have half of the threads that candidates have."""
+    trial = replace(trained.run.trials()[0], origin=origin)
+    train(trained.run, trial, "search", EPOCHS, EPOCHS)
+    search = replace(trained, workers=replace(trained.workers, threads=2))
+    with Clock(search.run) as clock:
+        clock.seconds = 300 - (20 + 3 * 12) - (FINISH - 1) * seconds
+        deadline = Deadline(search, clock, replace(search.workers, threads=1))
+        assert deadline.epochs_in_time(FINISH, [trial]) == FINISH - 1
 
 
 @pytest.mark.parametrize(
