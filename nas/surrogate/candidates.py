@@ -18,7 +18,7 @@ another budget are another network.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from nas.surrogate.encoding import Point
@@ -61,6 +61,9 @@ class Candidates(Protocol):
 
     def around(self, best: Sequence[Point], rng: random.Random) -> Sequence[Point]:
         """Hundreds of points: random draws, and neighbours of the `best` so far. Some may be known already."""
+
+    def kind(self, point: Point) -> Hashable:
+        """What distinguishes a point in kind, and not by degrees, from others; the same for all where nothing does."""
 
     def facts(self, point: Point) -> Mapping[str, float]:
         """Numbers known about a point before its training, besides its answers; the same names for every point."""

@@ -17,10 +17,13 @@ from nas.surrogate.candidates import BUDGET, Candidates, rungs_of
 from nas.surrogate.choice import choose
 from nas.surrogate.encoding import Point, key
 from nas.surrogate.rungs import ladder
-from nas.surrogate.told import Told, best_of, known_of
+from nas.surrogate.told import Known, Told, best_of, known_of
 
 ENQUEUED = "fixed_params"  # Optuna's system attribute with the parameters of an enqueued trial
 BEST = 8  # candidates whose neighbours are considered
+# One of so many new candidates is of a kind that was not tried before. Without these a search on CamVid tried hardly
+# anything but variants of its first good network, though another kind was better (`studies/camvid/searches`).
+ONE_IN = 4
 
 
 class SurrogateSampler(optuna.samplers.BaseSampler):
@@ -74,8 +77,16 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         found = {key(point): point for point in self._candidates.around(nearest, rng)}
         seen = over | {key(each.point) for each in told if not each.elsewhere}
         candidates = [point for place, point in found.items() if place not in seen]
-        candidates += [each.point for each in paused.values()]
+        begun = sum(dict(place).get(BUDGET) == budget for place in seen)
+        others = self._of_other_kinds(candidates, known) if begun % ONE_IN == 0 else []
+        candidates = others or [*candidates, *(each.point for each in paused.values())]
         return candidates[choose(candidates, told, known.running, self._candidates.facts)] if candidates else None
+
+    def _of_other_kinds(self, candidates: Sequence[Point], known: Known) -> list[Point]:
+        """The candidates of kinds that were not tried so far."""
+        points = [*(each.point for each in known.told), *(each.point for each in known.running)]
+        tried = {self._candidates.kind(point) for point in points}
+        return [point for point in candidates if self._candidates.kind(point) not in tried]
 
     def _best(self, told: Sequence[Told]) -> list[Point]:
         """The best points so far for the current budget, then those of other budgets, changed to this one."""

@@ -167,6 +167,9 @@ class TableQuestions:
             free = sorted({*drawn, *near})
         return [self._table.points[place] for place in free]
 
+    def kind(self, point: Point) -> None:
+        """Rows of a table are all of one kind."""
+
     def facts(self, point: Point) -> Mapping[str, float]:
         """What the table has of the row with these features."""
         return self._table.facts[self._places[key(point)]]

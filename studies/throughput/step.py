@@ -4,10 +4,11 @@
     python studies/throughput/step.py --networks erfnet --device cuda --size 512x1024 --batch-size 8
 
 The plain loop: float32, plain layout, AdamW updated parameter by parameter, a DataLoader that reads files by Pillow,
-the loss read after every step. Both train the same network, with its auxiliary heads, on the same windows of drawn
-pictures, by the same loss and with the same clipping, on one core (of a GPU's host too) with one worker. They run epoch
-by epoch in turns in one process; the first epoch of each is not counted. The steps of an epoch but the first are timed
-together, to the end of what is queued on a GPU, waiting for batches included; medians of epochs are compared.
+the loss read after every step. `nas train` comes as it is and with `--probe`. All train the same network, with its
+auxiliary heads, on the same windows of drawn pictures, by the same loss and with the same clipping, on one core (of a
+GPU's host too) with one worker. They run epoch by epoch in turns in one process; the first epoch of each is not
+counted. The steps of an epoch but the first are timed together, to the end of what is queued on a GPU, waiting for
+batches included; medians of epochs are compared.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from torch.utils.data import DataLoader
 import space
 from nas.data import IGNORE, Augmentation, Dataset, DataSpec, class_shares, load
 from nas.training import Recipe, load_recipe
+from nas.training.compute_mode import ComputeMode
 from nas.training.loss import class_weights
+from nas.training.probe import fastest_mode
 from nas.training.trainer import Trainer
 
 STEPS = 8  # of an epoch
-HEADER = ("network", "plain_milliseconds", "ours_milliseconds", "ratio")
+HEADER = ("network", "plain_milliseconds", "ours_milliseconds", "ratio", "probed_milliseconds", "probed_ratio", "mode")
 
 
 def plain_epochs(architecture: space.Architecture, dataset: Dataset, recipe: Recipe, device: str) -> Iterator[float]:
@@ -71,14 +74,34 @@ def plain_epochs(architecture: space.Architecture, dataset: Dataset, recipe: Rec
         yield watch.seconds()
 
 
-def our_epochs(architecture: space.Architecture, dataset: Dataset, recipe: Recipe, device: str) -> Iterator[float]:
-    """The same of a training by `nas train`, without its scoring."""
-    watch = Watch(device)
-    trainer = Trainer(architecture, dataset, recipe, device=device, threads=1, count=lambda _: watch.step())
-    while not trainer.finished:
-        watch.begin()
-        trainer.run_epoch()
-        yield watch.seconds()
+class Ours:
+    """A training by `nas train`."""
+
+    def __init__(
+        self,
+        architecture: space.Architecture,
+        dataset: Dataset,
+        recipe: Recipe,
+        device: str,
+        mode: ComputeMode | None = None,
+    ) -> None:
+        self._watch = Watch(device)
+        self._trainer = Trainer(
+            architecture,
+            dataset,
+            recipe,
+            device=device,
+            threads=1,
+            count=lambda _: self._watch.step(),
+            compute_mode=mode,
+        )
+
+    def epochs(self) -> Iterator[float]:
+        """Seconds of a step, epoch after epoch, without scoring."""
+        while not self._trainer.finished:
+            self._watch.begin()
+            self._trainer.run_epoch()
+            yield self._watch.seconds()
 
 
 class Watch:
@@ -104,17 +127,21 @@ class Watch:
         return (last - first) / (STEPS - 1)
 
 
-def compared(name: str, dataset: Dataset, recipe: Recipe, device: str) -> tuple[str, str, str, str]:
+def compared(name: str, dataset: Dataset, recipe: Recipe, device: str) -> tuple[str, ...]:
     """A row of the table."""
-    loops = [make(space.load(name), dataset, recipe, device) for make in (plain_epochs, our_epochs)]
+    architecture = space.load(name)
+    mode = fastest_mode(architecture, recipe, dataset.size, dataset.num_classes, device=device)
+    usual, probed = (Ours(architecture, dataset, recipe, device, each) for each in (None, mode))
+    loops = [plain_epochs(architecture, dataset, recipe, device), usual.epochs(), probed.epochs()]
     for loop in loops:
         next(loop)
-    found: list[list[float]] = [[], []]
+    found: list[list[float]] = [[] for _ in loops]
     for _ in range(recipe.epochs - 1):
         for seconds, loop in zip(found, loops, strict=True):
             seconds.append(next(loop))
-    plain, ours = (1e3 * statistics.median(seconds) for seconds in found)
-    return name, f"{plain:.1f}", f"{ours:.1f}", f"{plain / ours:.2f}"
+    plain, *ours = (1e3 * statistics.median(seconds) for seconds in found)
+    numbers = [number for each in ours for number in (f"{each:.1f}", f"{plain / each:.2f}")]
+    return name, f"{plain:.1f}", *numbers, str(mode)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Points of a space that a sampler compares: random draws, and changes of the best points so far.
+"""Points of a space that a sampler compares: random draws, and changes and crossings of the best points so far.
 
 Where the run has a latency table, hundreds of points are compared at the width that is estimated to fill the budget,
 before any is measured. Points that no width brings inside the budget are left out, and so are random draws that take
@@ -29,11 +29,15 @@ from space.errors import ArchitectureError
 from space.scale import NARROWEST, scale_width
 
 DRAWS = 80
-MUTATIONS = 120
+MUTATIONS = 80
+CROSSINGS = 40
 MOST_CHANGES = 3  # answers changed in a mutation
-# Answers that shape the whole network. Mutations rarely change one of them alone, although in three searches on CamVid
-# such changes of the best networks brought the large gains.
-KINDS = ("block", "stem.kind", "decoder", "label_stride")
+# Answers that shape the whole network; networks with the same ones are of one kind. Mutations rarely change one of them
+# alone, although in three searches on CamVid such changes of the best networks brought the large gains.
+SHAPE = ("block", "stem.kind", "decoder", "stages", "down")
+KINDS = (*SHAPE, "label_stride")
+# Parts of a network, by the first word of an axis; a crossing takes each of them whole. Other axes are on their own.
+PARTS = {"block": "stages", "down": "stages", "factorization": "stages", "levels": "decoder", "context": "decoder"}
 CHANGED = 2  # best points whose KINDS are changed; as many random draws are left out
 FACTORS = (1.0, 4.0, 16.0)  # on the width, estimated after NARROWEST until one is over the budget
 POWER = 1.7  # latency rises about linearly with the width factor to this power
@@ -103,8 +107,8 @@ class SpaceQuestions:
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> list[Genotype]:
         """Random draws with room to be widened, the `best` points, the first of these with every other answer to one of
-        `KINDS`, and mutations of all best points. The best points may come from other runs or budgets, so that they are
-        candidates here too.
+        `KINDS`, and mutations and crossings of all best points. The best points may come from other runs or budgets, so
+        that they are candidates here too.
         """
         others = [each for parent in best[:CHANGED] for each in self._other_kinds(parent, rng)]
         drawn: list[Genotype] = [draw(self._space, rng)[1] for _ in range(DRAWS - len(others))]
@@ -113,11 +117,18 @@ class SpaceQuestions:
         for index in range(MUTATIONS if best else 0):
             with contextlib.suppress(ArchitectureError):  # narrow ranges may leave a question without options
                 found.append(self._mutated(best[index % len(best)], rng))
+        for _ in range(CROSSINGS if len(best) > 1 else 0):
+            with contextlib.suppress(ArchitectureError):
+                found.append(self._crossed(rng.sample(best, 2), rng))
         return [each for each in found if self._at_narrowest(key(each)) <= 1]
 
     def facts(self, point: Genotype) -> Mapping[str, float]:
         """Facts of a point at the width that is estimated to fill the budget; empty without estimates."""
         return self._facts(key(point))
+
+    def kind(self, point: Genotype) -> tuple[Choice | None, ...]:
+        """The answers to `SHAPE`."""
+        return tuple(point.get(name) for name in SHAPE)
 
     def _found(self, answers: _Answers) -> Mapping[str, float]:
         if self._filling is None:
@@ -154,6 +165,13 @@ class SpaceQuestions:
                         found.append(self._completed({**parent, name: option}, rng))
         return found
 
+    def _crossed(self, parents: Sequence[Genotype], rng: random.Random) -> Genotype:
+        """Each part of a network from one of its parents. Answers that became impossible are drawn."""
+        parts = sorted({_part_of(name) for parent in parents for name in parent})
+        chosen = {part: rng.choice(parents) for part in parts}
+        wanted = {name: answer for part in parts for name, answer in chosen[part].items() if _part_of(name) == part}
+        return self._completed(wanted, rng)
+
     def _completed(self, wanted: Genotype, rng: random.Random) -> Genotype:
         """A point with the wanted answers as far as they are possible; the others are drawn."""
         answers: dict[str, Choice] = {}
@@ -178,6 +196,12 @@ class SpaceQuestions:
 
         self._space.choose(ask)
         return answers
+
+
+def _part_of(name: str) -> str:
+    """The part of a network that an axis belongs to: stage0.width and block belong to the stages."""
+    word = name.split(".")[0]
+    return "stages" if word.startswith("stage") else PARTS.get(word, word)
 
 
 def facts_of(architecture: Architecture, size: tuple[int, int], num_classes: int) -> dict[str, float]:

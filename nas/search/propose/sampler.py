@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -62,6 +62,9 @@ class Questions(Protocol[Built]):
 
     def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
         """Hundreds of points: random draws, and points near the `best` ones."""
+
+    def kind(self, point: Genotype) -> Hashable:
+        """What distinguishes a point in kind, and not by degrees, from others; the same for all where nothing does."""
 
     def facts(self, point: Genotype) -> Mapping[str, float]:
         """Numbers that are known about a point before it is trained."""
@@ -240,6 +243,9 @@ class _Points(Generic[Built]):
             return self._questions.around(best, rng)
         found = self._questions_at(self.budget).around([_plain(each) for each in best], rng)
         return [_marked(each, self.budget) for each in found]
+
+    def kind(self, point: Genotype) -> Hashable:
+        return self._questions.kind(_plain(point))
 
     def facts(self, point: Genotype) -> Mapping[str, float]:
         budget = point.get(BUDGET)

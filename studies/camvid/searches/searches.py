@@ -1,7 +1,7 @@
 """Searches on CamVid that have the same time: ours, a random one, and Optuna's TPE under Ray's ASHA.
 
     python studies/camvid/searches/searches.py --data camvid:~/camvid --work runs/searches \
-        --method ours --budget 2.5 --seed 0 [--minutes 45] [--epochs 12] [--recipe finals]
+        --method ours --budget 2.5 --seed 0 [--minutes 45] [--epochs 8] [--recipe finals]
 
 searches at 180x240 for one thread of ONNX Runtime in the time that is given, on a machine that does nothing else, and
 keeps in `found/` beside this file, for each budget, the two networks that scored best, of those that trained longest
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, nargs="+", required=True, help="milliseconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=45.0)
-    parser.add_argument("--epochs", type=int, default=12, help="of a whole training; short ones have a quarter")
+    parser.add_argument("--epochs", type=int, default=8, help="of a whole training; short ones have a quarter")
     parser.add_argument("--recipe", choices=RECIPES, default="finals")
     asked = parser.parse_args()
     if asked.method == "tpe-asha" and len(asked.budget) > 1:
@@ -130,7 +130,7 @@ def study(data: DataSpec, asked: argparse.Namespace) -> Study:
     guided = asked.method != "random"
     plan = SearchPlan(
         seeds=SearchPlan.seeds if guided else (),
-        random_trials=8 if guided else ENDLESS,
+        random_trials=SearchPlan.random_trials if guided else ENDLESS,
         guided_trials=ENDLESS if guided else 0,
         sampler=NAMES[asked.method],
         warm_start=asked.method == "warm",

@@ -100,8 +100,10 @@ def test_the_fastest_network_is_drawn_if_none_fits(table: LatencyTable, monkeypa
 
 
 def test_every_other_kind_of_the_two_best_points_is_compared() -> None:
-    """Every other possible block, stem, decoder and label size is compared, with the other answers kept if possible."""
-    kinds = ("block", "stem.kind", "decoder", "label_stride")
+    """Every other possible block, stem, decoder, number of stages, downsampling and label size is compared, with the
+    other answers kept if possible.
+    """
+    kinds = ("block", "stem.kind", "decoder", "stages", "down", "label_stride")
     best = [draw(SPACE, random.Random(seed))[1] for seed in range(3)]
     found = SpaceQuestions(SPACE, (1.0,), None).around(best, random.Random(0))
     checked = 0
@@ -119,6 +121,27 @@ def test_every_other_kind_of_the_two_best_points_is_compared() -> None:
                 checked += 1
     assert checked > 30
     assert len(found) < 210, "as many as without"
+
+
+def test_parts_of_the_best_networks_are_crossed() -> None:
+    """The stem and stages of Fast-SCNN with the decoder of NDNet45-ende, and the reverse."""
+    whole = Space(ranges=searched(), size=(180, 240))
+    first, second = (whole.closest_genotype(space.load(name)) for name in ("fast-scnn", "ndnet45-ende"))
+    assert first is not None
+    assert second is not None
+    found = SpaceQuestions(whole, (1.0,), None).around([first, second], random.Random(0))
+
+    def has_encoder_of(point: Genotype, parent: Genotype) -> bool:
+        return all(
+            point.get(name) == answer
+            for name, answer in parent.items()
+            if name.startswith(("stem", "stage", "block", "down"))
+        )
+
+    for encoder, decoder in ((first, second), (second, first)):
+        crossed = [each for each in found if has_encoder_of(each, encoder)]
+        assert decoder["decoder"] in {each.get("decoder") for each in crossed}
+        assert decoder["head"] in {each.get("head") for each in crossed}
 
 
 def options_on_the_way(point: Genotype) -> dict[str, Sequence[Choice]]:

@@ -42,6 +42,9 @@ class Row:
     def facts(self, point: Genotype) -> dict[str, float]:
         return {}
 
+    def kind(self, point: Genotype) -> None:
+        """All places are of one kind."""
+
     def choose(self, ask: Ask) -> Architecture:
         ask("place", tuple(PLACES))
         return space.load(PUBLISHED[0])

@@ -182,6 +182,9 @@ class Row:
     def facts(self, point: Genotype) -> dict[str, float]:
         return {}
 
+    def kind(self, point: Genotype) -> None:
+        """All places are of one kind."""
+
     def around(self, best: Sequence[Genotype], rng: random.Random) -> Sequence[Genotype]:
         self.compared += 1
         return [{"place": place} for place in self.places]
